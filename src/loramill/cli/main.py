@@ -1,0 +1,70 @@
+"""The command line's front door: names every command, and imports only the one that was asked for.
+
+``loramill --help`` must answer at once, so nothing heavy is imported here (no torch, no SQLAlchemy, no pydantic).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "train": ("loramill.cli.train", "Train an adapter from a config."),
+    "plan": ("loramill.cli.plan", "Estimate memory, time and disk of a run before it starts."),
+    "predict": ("loramill.cli.predict", "Classify texts with a trained experiment."),
+    "data": ("loramill.cli.data", "Validate, analyse, clean and version data sets."),
+    "experiments": ("loramill.cli.experiments", "List, show, compare and delete experiments."),
+    "config": ("loramill.cli.config", "Show the config schema, or a config with all defaults."),
+    "db": ("loramill.cli.db", "Upgrade or back up the database."),
+    "doctor": ("loramill.cli.doctor", "What this machine can do, and what is missing."),
+}
+"""Command -> (module with a ``typer.Typer`` called ``app``, one line of help)."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, summary = COMMANDS[cmd_name]
+        if "--help" in sys.argv[1:2] or len(sys.argv) == 1:
+            return click.Command(cmd_name, help=summary)
+        command: Any = typer.main.get_command(importlib.import_module(module).app)
+        command.name = cmd_name
+        return command  # type: ignore[no-any-return]
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def loramill() -> None:
+    """LoRA fine-tuning and experiment management for text models."""
+
+
+def main() -> None:
+    """Run a command; expected errors become one readable message and an exit code (SPEC: 0, 1, 2, 130)."""
+    from loramill.errors import ConfigError, LoramillError
+
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, 2)
+    except LoramillError as error:
+        _fail(error, 1)
+
+
+def _fail(error: Any, exit_code: int) -> None:
+    sys.stderr.write(f"error [{error.code}]: {error.message}\n")
+    if error.fix:
+        sys.stderr.write(f"{error.fix.strip()}\n")
+    raise SystemExit(exit_code)

@@ -1,0 +1,171 @@
+"""Every error that loramill raises on purpose.
+
+    LoramillError
+    ├── ConfigError              a config, flag or override is wrong; carries every problem at once
+    ├── NotFoundError            what was named does not exist
+    ├── ConflictError            it exists, but its state forbids the request
+    ├── PermissionDeniedError    the caller may not do this
+    ├── DataError                a data set cannot be used as it is
+    │   ├── DatasetNotFoundError
+    │   ├── EmptyDatasetError
+    │   ├── MissingSplitError
+    │   ├── MissingColumnError
+    │   ├── LabelError
+    │   └── DataRefusedError     validation found errors and the rules say refuse
+    ├── ModelError               a base model or an adapter cannot be used
+    │   ├── ModelNotFoundError
+    │   └── AdapterFormatError
+    ├── TrainingError            a run started and could not finish
+    │   ├── NonFiniteLossError
+    │   ├── OutOfMemoryError
+    │   ├── ReloadMismatchError
+    │   └── ResumeError
+    └── StorageError             the disk refused
+        ├── DiskFullError
+        ├── UnwritableError
+        └── CorruptFileError
+
+An error says what failed, where, and what to do about it (``fix``). Its ``code`` is stable: the
+API sends it, scripts match on it, and ``docs/troubleshooting.md`` has an entry for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+
+class LoramillError(Exception):
+    """Root of every expected error.
+
+    Args:
+        message: what failed and where, in one sentence, without secrets.
+        fix: what the reader can do about it.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}".rstrip()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a config, as data."""
+
+    key: str
+    value: object
+    message: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        hint = f" (did you mean {self.suggestion}?)" if self.suggestion else ""
+        return f"{self.key}: {self.message}{hint}"
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class ConfigError(LoramillError):
+    """A config is wrong. ``problems`` lists everything that is, not only the first thing."""
+
+    code = "config_invalid"
+
+    def __init__(self, problems: list[Problem], *, source: str = "config", fix: str = "") -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"{source}: {count}{lines}", fix=f"\n{fix}" if fix else "")
+
+
+class NotFoundError(LoramillError):
+    code = "not_found"
+
+
+class ConflictError(LoramillError):
+    code = "conflict"
+
+
+class PermissionDeniedError(LoramillError):
+    code = "permission_denied"
+
+
+class DataError(LoramillError):
+    code = "data_invalid"
+
+
+class DatasetNotFoundError(DataError):
+    code = "dataset_not_found"
+
+
+class EmptyDatasetError(DataError):
+    code = "dataset_empty"
+
+
+class MissingSplitError(DataError):
+    code = "split_missing"
+
+
+class MissingColumnError(DataError):
+    code = "column_missing"
+
+
+class LabelError(DataError):
+    code = "label_invalid"
+
+
+class DataRefusedError(DataError):
+    code = "data_refused"
+
+
+class ModelError(LoramillError):
+    code = "model_invalid"
+
+
+class ModelNotFoundError(ModelError):
+    code = "model_not_found"
+
+
+class AdapterFormatError(ModelError):
+    code = "adapter_invalid"
+
+
+class TrainingError(LoramillError):
+    code = "training_failed"
+
+
+class NonFiniteLossError(TrainingError):
+    code = "loss_not_finite"
+
+
+class OutOfMemoryError(TrainingError):
+    code = "out_of_memory"
+
+
+class ReloadMismatchError(TrainingError):
+    code = "reload_mismatch"
+
+
+class ResumeError(TrainingError):
+    code = "resume_impossible"
+
+
+class StorageError(LoramillError):
+    code = "storage_failed"
+
+
+class DiskFullError(StorageError):
+    code = "disk_full"
+
+
+class UnwritableError(StorageError):
+    code = "folder_unwritable"
+
+
+class CorruptFileError(StorageError):
+    code = "file_corrupt"

@@ -1,0 +1,51 @@
+"""Settings: what the environment decides (folders, ports, URLs, secrets). Config decides the rest.
+
+Read from environment variables and from ``LORAMILL_HOME/.env``. There is no module-level instance:
+an entry point calls ``Settings.load()`` once and hands the result down.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything loramill takes from the environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file_encoding="utf-8", populate_by_name=True)
+
+    home: Path = Field(Path("."), alias="LORAMILL_HOME", description="Folder that holds results/, data/ and .env.")
+    database_url: str | None = Field(
+        None, alias="DATABASE_URL", description="SQLAlchemy URL; default is SQLite at results/experiments.db."
+    )
+    redis_url: str | None = Field(
+        None, alias="REDIS_URL", description="Queue server; default is an embedded one, started by loramill."
+    )
+    api_port: int = Field(8000, alias="API_PORT", description="Port of the REST API.")
+    ui_port: int = Field(8501, alias="UI_PORT", description="Port of the web page.")
+    inference_port: int = Field(8002, alias="INFERENCE_PORT", description="Port of the inference service.")
+    redis_port: int = Field(6379, alias="REDIS_PORT", description="Port of Redis in docker-compose.yml.")
+    jwt_secret: SecretStr | None = Field(None, alias="JWT_SECRET", description="Signs access tokens (HS256).")
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read the environment, then ``$LORAMILL_HOME/.env`` for what the environment leaves open."""
+        home = Path(os.environ.get("LORAMILL_HOME", "."))
+        return cls(_env_file=home / ".env")  # type: ignore[call-arg]
+
+    @property
+    def results_folder(self) -> Path:
+        return self.home / "results"
+
+    @property
+    def data_folder(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def effective_database_url(self) -> str:
+        """``DATABASE_URL``, or the SQLite file beside the experiments."""
+        return self.database_url or f"sqlite:///{(self.results_folder / 'experiments.db').absolute()}"
