@@ -8,15 +8,25 @@ session, and never commit.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+from loramill.errors import NotFoundError, StorageError
+from loramill.files import named_storage_errors, sync_file, sync_folder
+
 BUSY_TIMEOUT_MS = 30_000
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 7_264_531
+"""Any number, the same in every loramill: PostgreSQL's advisory lock around a migration."""
 
 
 class Base(DeclarativeBase):
@@ -52,23 +62,102 @@ class Database:
             yield session
 
     def upgrade(self) -> None:
-        """Bring the tables to the newest migration; does nothing when they are there."""
-        from alembic import command  # imported here: alembic costs 50 ms, and most commands find a current database
+        """Bring the tables to the newest migration; cheap when they are there already.
 
-        command.upgrade(migration_config(self.url), "head")
+        Raises:
+            StorageError: the database was made by a newer loramill.
+        """
+        current = self.revision()
+        newest = newest_revision()
+        if current == newest:
+            return
+        if current is not None and current > newest:
+            raise StorageError(
+                f"The database is at migration {current}, and this loramill knows {newest} at most.",
+                fix="Upgrade loramill, or point DATABASE_URL at another database.",
+            )
+        self.migrate("head")
+
+    def revision(self) -> str | None:
+        """The migration that the database is at; ``None`` when it has no tables of ours."""
+        with self.reading() as session:
+            return _current_revision(session.connection())
+
+    def migrate(self, revision: str) -> None:
+        """Go up or down to a migration (``head``, ``base`` or an id) in one transaction, one process at a time."""
+        from alembic import command  # imported here: alembic costs 50 ms, and most commands find a current database
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with self.engine.begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            move = command.downgrade if _goes_down(connection, revision) else command.upgrade
+            move(config, revision)
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy of the database to a file, while others go on writing.
+
+        SQLite gives an SQLite file; PostgreSQL a dump for ``pg_restore``.
+
+        Raises:
+            NotFoundError: PostgreSQL's ``pg_dump`` is not installed.
+            StorageError: the copy could not be written; no half of one is left.
+        """
+        staged = target.with_name(f".{target.name}.part")
+        try:
+            with named_storage_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                staged.unlink(missing_ok=True)
+                if self.engine.dialect.name == "sqlite":
+                    self._copy_sqlite(staged)
+                else:
+                    self._dump_postgresql(staged)
+                sync_file(staged)
+                staged.replace(target)
+                sync_folder(target.parent)
+        finally:
+            staged.unlink(missing_ok=True)
 
     def close(self) -> None:
         self.engine.dispose()
 
+    def _copy_sqlite(self, target: Path) -> None:
+        with self.engine.connect() as connection, contextlib.closing(sqlite3.connect(target)) as copy:
+            source = connection.connection.driver_connection
+            source.backup(copy)  # type: ignore[union-attr]
 
-def migration_config(url: str) -> Any:
-    """Alembic's configuration for the migrations inside the package."""
-    from alembic.config import Config
+    def _dump_postgresql(self, target: Path) -> None:
+        program = shutil.which("pg_dump")
+        if program is None:
+            raise NotFoundError("pg_dump is not installed.", fix="Install PostgreSQL's client programs.")
+        url = make_url(self.url).set(drivername="postgresql")
+        environment = {**os.environ, "PGPASSWORD": url.password or ""}
+        dsn = url.set(password=None).render_as_string()
+        command = [program, "--format=custom", f"--file={target}", f"--dbname={dsn}"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        if result.returncode != 0:
+            raise StorageError(f"pg_dump failed: {result.stderr.strip()}")
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
+
+def newest_revision() -> str:
+    """Id of the newest migration: the file names begin with it, and ids count up, so no import is needed."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _goes_down(connection: Connection, revision: str) -> bool:
+    if revision in ("base", "head"):
+        return revision == "base"
+    return revision < (_current_revision(connection) or "")
+
+
+def _current_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return version
 
 
 def _with_driver(url: str) -> str:

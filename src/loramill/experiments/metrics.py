@@ -1,0 +1,25 @@
+"""Names of metrics: from the sections of ``metrics.json`` to the flat names of filters, tables and plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+STRUCTURED = frozenset({"per_class", "confusion_matrix", "calibration"})
+"""Parts of ``metrics.json`` that are tables, read by the report and not one number each."""
+
+
+def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """``{"eval": {"accuracy": 0.9}}`` -> ``{"eval_accuracy": 0.9}``; only finite numbers."""
+    return dict(_numbers(metrics, ""))
+
+
+def _numbers(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if key not in STRUCTURED:
+                yield from _numbers(value, f"{name}_")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            yield name, float(value)

@@ -1,0 +1,190 @@
+"""Tables of the experiment record.
+
+``experiment`` is the truth about a run, from the moment it is submitted; the folder holds its files.
+Rows are linked by a small integer (``number``); people, files and the API use the readable ``id``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    false,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from loramill.database import Base
+
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up by itself only in a column declared INTEGER."""
+
+
+class Status(StrEnum):
+    """States of an experiment, in Celery's words."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    PROGRESS = "PROGRESS"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    REVOKED = "REVOKED"
+
+
+FINISHED = frozenset({Status.SUCCESS, Status.FAILURE, Status.REVOKED})
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC on every database (SQLite keeps no zone, PostgreSQL converts to the session's)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Experiment(Base):
+    """One run: what was asked for, how it went, where it stands in the queue, and its place in the registry."""
+
+    __tablename__ = "experiment"
+
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(255), unique=True)
+    name: Mapped[str] = mapped_column(String(255))
+    folder: Mapped[str] = mapped_column(Text, doc="Path of the files, relative to the results folder.")
+    status: Mapped[str] = mapped_column(String(16), default=Status.PENDING)
+    owner: Mapped[str | None] = mapped_column(String(64))
+    config: Mapped[dict[str, Any]] = mapped_column(JSON(none_as_null=True))
+    model_name: Mapped[str] = mapped_column(String(255))
+    dataset_name: Mapped[str] = mapped_column(String(255))
+    task: Mapped[str] = mapped_column(String(32))
+    language: Mapped[str | None] = mapped_column(String(32))
+    source: Mapped[str] = mapped_column(String(32), default="loramill", doc="loramill, or where it was imported from.")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    train_runtime: Mapped[float | None] = mapped_column(Float(53), doc="Seconds.")
+    eval_accuracy: Mapped[float | None] = mapped_column(Float(53))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    notes: Mapped[str] = mapped_column(Text, default="")
+    archived: Mapped[bool] = mapped_column(default=False, server_default=false())
+    sweep_id: Mapped[str | None] = mapped_column(String(255))
+    parent_id: Mapped[str | None] = mapped_column(String(255), doc="Experiment that this one repeats or goes on from.")
+    parent_relation: Mapped[str | None] = mapped_column(String(16), doc="reproduce, or whatever made it a child.")
+    stage: Mapped[str | None] = mapped_column(String(16), doc="Registry: staging, production or archived.")
+
+    task_id: Mapped[str | None] = mapped_column(String(255), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0", doc="Fences writes of a worker that lost it.")
+    worker: Mapped[str | None] = mapped_column(String(255))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    not_before: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="A retry waits until then.")
+    cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    resume: Mapped[bool] = mapped_column(default=False, server_default=false(), doc="Start from the last checkpoint.")
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    __table_args__ = (
+        Index("experiment_created_at", "created_at", "number"),
+        Index("experiment_name", "name", "number"),
+        Index("experiment_train_runtime", "train_runtime", "number"),
+        Index("experiment_eval_accuracy", "eval_accuracy", "number"),
+        Index("experiment_model_name", "model_name", "number"),
+        Index("experiment_dataset_name", "dataset_name", "number"),
+        Index("experiment_owner", "owner", "number"),
+        Index("experiment_status", "status", "lease_until"),
+        Index("experiment_sweep_id", "sweep_id", "number"),
+        Index("experiment_idempotency", "owner", "idempotency_key", unique=True),
+    )
+
+
+class Metric(Base):
+    """One final number of an experiment, such as ``eval_f1_macro``."""
+
+    __tablename__ = "metric"
+    __table_args__ = (
+        Index("metric_name_value", "name", "value", "experiment_number"),
+        {"sqlite_with_rowid": False},
+    )
+
+    experiment_number: Mapped[int] = mapped_column(
+        Number, ForeignKey("experiment.number", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    value: Mapped[float] = mapped_column(Float(53))
+
+
+class Tag(Base):
+    """A label that a person or an importer put on an experiment."""
+
+    __tablename__ = "tag"
+    __table_args__ = (Index("tag_name", "name", "experiment_number"), {"sqlite_with_rowid": False})
+
+    experiment_number: Mapped[int] = mapped_column(
+        Number, ForeignKey("experiment.number", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
+class DataLink(Base):
+    """A data version that an experiment trained (``train``) or evaluated (``eval``) on."""
+
+    __tablename__ = "data_link"
+    __table_args__ = (Index("data_link_version", "version_id", "experiment_number"), {"sqlite_with_rowid": False})
+
+    experiment_number: Mapped[int] = mapped_column(
+        Number, ForeignKey("experiment.number", ondelete="CASCADE"), primary_key=True
+    )
+    role: Mapped[str] = mapped_column(String(16), primary_key=True)
+    version_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+
+
+class RegistryEvent(Base):
+    """Who moved a model to a stage or an alias, when and why; rows are only ever added."""
+
+    __tablename__ = "registry_event"
+    __table_args__ = (Index("registry_event_experiment", "experiment_number", "number"),)
+
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    experiment_number: Mapped[int] = mapped_column(Number, ForeignKey("experiment.number", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16), doc="stage or alias.")
+    old_value: Mapped[str | None] = mapped_column(String(255))
+    new_value: Mapped[str | None] = mapped_column(String(255))
+    by: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class ModelAlias(Base):
+    """A name, such as ``production``, that points at one experiment's model."""
+
+    __tablename__ = "model_alias"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    experiment_number: Mapped[int] = mapped_column(
+        Number, ForeignKey("experiment.number", ondelete="CASCADE"), index=True
+    )
