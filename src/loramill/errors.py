@@ -5,6 +5,11 @@
     ├── NotFoundError            what was named does not exist
     ├── ConflictError            it exists, but its state forbids the request
     ├── PermissionDeniedError    the caller may not do this
+    ├── AuthenticationError      it is not known who the caller is
+    │   ├── LoginFailedError
+    │   └── TokenInvalidError
+    ├── RateLimitedError         too many requests; carries the seconds to wait
+    ├── QuotaExceededError       the user has used up what one user may use
     ├── DataError                a data set cannot be used as it is
     │   ├── DatasetNotFoundError
     │   ├── EmptyDatasetError
@@ -49,6 +54,7 @@ class LoramillError(Exception):
         super().__init__(message)
         self.message = message
         self.fix = fix
+        self.audited = False  # True once the audit log holds this refusal, so that no outer layer adds it again
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".rstrip()
@@ -93,6 +99,38 @@ class ConflictError(LoramillError):
 
 class PermissionDeniedError(LoramillError):
     code = "permission_denied"
+
+
+class AuthenticationError(LoramillError):
+    code = "not_signed_in"
+
+
+class LoginFailedError(AuthenticationError):
+    code = "login_failed"
+
+
+class TokenInvalidError(AuthenticationError):
+    code = "token_invalid"
+
+
+class RateLimitedError(LoramillError):
+    """Too many requests. ``retry_after`` is in whole seconds, at least 1."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: int, fix: str = "") -> None:
+        super().__init__(message, fix=fix or f"Try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class QuotaExceededError(LoramillError):
+    """A user asked for more than the quota allows. ``problems`` lists every limit that is reached."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, problems: list[Problem], *, fix: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in problems), fix=fix)
 
 
 class DataError(LoramillError):

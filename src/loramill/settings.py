@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,9 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Everything loramill takes from the environment."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file_encoding="utf-8", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_file_encoding="utf-8", env_ignore_empty=True, populate_by_name=True
+    )
 
-    home: Path = Field(Path("."), alias="LORAMILL_HOME", description="Folder that holds results/, data/ and .env.")
+    home: Path = Field(Path(), alias="LORAMILL_HOME", description="Folder that holds results/, data/ and .env.")
     database_url: str | None = Field(
         None, alias="DATABASE_URL", description="SQLAlchemy URL; default is SQLite at results/experiments.db."
     )
@@ -29,7 +32,35 @@ class Settings(BaseSettings):
     ui_port: int = Field(8501, alias="UI_PORT", description="Port of the web page.")
     inference_port: int = Field(8002, alias="INFERENCE_PORT", description="Port of the inference service.")
     redis_port: int = Field(6379, alias="REDIS_PORT", description="Port of Redis in docker-compose.yml.")
-    jwt_secret: SecretStr | None = Field(None, alias="JWT_SECRET", description="Signs access tokens (HS256).")
+    environment: Literal["local", "production"] = Field(
+        "local", alias="LORAMILL_ENV", description="production refuses to start without a strong JWT_SECRET."
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, alias="JWT_SECRET", description="Signs access tokens (HS256); default is a random one kept in .loramill/."
+    )
+    audit_key: SecretStr | None = Field(
+        None, alias="LORAMILL_AUDIT_KEY", description="Seals the audit log; default is a random one kept in .loramill/."
+    )
+    audit_anchor: Path | None = Field(
+        None,
+        alias="LORAMILL_AUDIT_ANCHOR",
+        description="File that remembers every audit seal; default is results/audit.anchor.",
+    )
+    admin_user: str | None = Field(
+        None, alias="LORAMILL_ADMIN_USER", description="First administrator, made once while there are no users."
+    )
+    admin_password: SecretStr | None = Field(
+        None, alias="LORAMILL_ADMIN_PASSWORD", description="Password of LORAMILL_ADMIN_USER; not read after that."
+    )
+    new_password: SecretStr | None = Field(
+        None, alias="LORAMILL_NEW_PASSWORD", description="Password for `loramill users` where nobody can type it."
+    )
+    submit_limit: str = Field(
+        "120/hour", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 120/hour."
+    )
+    request_limit: str = Field(
+        "6000/minute", alias="LORAMILL_REQUEST_LIMIT", description="Requests of one caller, such as 6000/minute."
+    )
 
     @classmethod
     def load(cls) -> Settings:
@@ -44,6 +75,11 @@ class Settings(BaseSettings):
     @property
     def data_folder(self) -> Path:
         return self.home / "data"
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Keys that loramill made for itself; readable by the owner only, never committed or backed up with results."""
+        return self.home / ".loramill"
 
     @property
     def effective_database_url(self) -> str:
