@@ -13,10 +13,23 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    TypeDecorator,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
@@ -29,8 +42,32 @@ MIGRATION_LOCK = 7_264_531
 """Any number, the same in every loramill: PostgreSQL's advisory lock around a migration."""
 
 
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up by itself only in a column declared INTEGER."""
+
+
 class Base(DeclarativeBase):
     """Declarative base of every table."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC on every database (SQLite keeps no zone, PostgreSQL converts to the session's)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Database:

@@ -6,30 +6,14 @@ Rows are linked by a small integer (``number``); people, files and the API use t
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    String,
-    Text,
-    TypeDecorator,
-    false,
-)
+from sqlalchemy import JSON, Float, ForeignKey, Index, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
-from loramill.database import Base
-
-Number = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up by itself only in a column declared INTEGER."""
+from loramill.database import Base, Number, UtcDateTime
 
 
 class Status(StrEnum):
@@ -44,26 +28,6 @@ class Status(StrEnum):
 
 
 FINISHED = frozenset({Status.SUCCESS, Status.FAILURE, Status.REVOKED})
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time in UTC on every database (SQLite keeps no zone, PostgreSQL converts to the session's)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value} has no time zone")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Experiment(Base):
