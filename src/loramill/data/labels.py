@@ -1,0 +1,224 @@
+"""Labels: from whatever a source writes to class numbers, and back.
+
+A label has one canonical spelling (``1``, ``1.0`` and ``"1"`` are all ``"1"``), so that the same rows read from
+csv and from parquet are the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loramill.errors import LabelError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+MAX_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """What the labels of a data set mean.
+
+    Attributes:
+        values: canonical label of each class, in the order of the class numbers.
+        names: what a person calls each class; the same as ``values`` unless the source declares names.
+    """
+
+    values: tuple[str, ...]
+    names: tuple[str, ...]
+    problem_type: ProblemType
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {value: number for number, value in enumerate(self.values)}
+
+
+def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None) -> pa.Array:
+    """Labels in their canonical spelling: strings, or lists of strings; null where there is none.
+
+    Args:
+        column: labels as a reader gave them.
+        names: class names of the source, when integers stand for them; others (``-1``) then mean "no label".
+    """
+    import pyarrow as pa
+
+    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(flat.type):
+        flat = flat.dictionary_decode()
+    if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
+        inner = canonical_labels(flat.flatten(), names)
+        offsets = flat.offsets.cast(pa.int32())
+        offsets = pa.array(offsets.to_numpy() - offsets[0].as_py(), pa.int32())
+        return pa.ListArray.from_arrays(offsets, inner)
+    coded = flat.cast(pa.string()).dictionary_encode()
+    spelling = _spellings(coded.dictionary.to_pylist(), names)
+    return pa.array(spelling, pa.string()).take(coded.indices)
+
+
+def find_label_set(labels: pa.Array, *, num_labels: int | None, names: Sequence[str] | None = None) -> LabelSet:
+    """Decide what kind of problem the training labels pose, and number the classes.
+
+    Numbers keep their order (``"2"`` before ``"10"``), other names are sorted. Numbers with a fraction, or
+    ``num_labels`` of 1, make it a regression.
+
+    Args:
+        labels: canonical labels of the training rows, none null.
+        num_labels: ``model.num_labels``, when it is given.
+        names: class names that the source declares, in their order.
+
+    Raises:
+        LabelError: the labels do not fit ``num_labels``, or there are too many classes.
+    """
+    import pyarrow as pa
+
+    several = pa.types.is_list(labels.type)
+    seen = [str(name) for name in (labels.flatten() if several else labels).unique().to_pylist() if name is not None]
+    values = _numeric(seen)
+    if not several and values and (num_labels == 1 or any(not value.is_integer() for value in values.values())):
+        return _regression(num_labels)
+    if num_labels == 1 and not several:
+        raise LabelError(
+            "model.num_labels is 1 (regression), but the labels are not numbers.",
+            fix=f"Remove model.num_labels, or set it to {len(seen)}.",
+        )
+    declared = [str(number) for number in range(len(names))] if names else None
+    ordered = declared or _in_order(seen, values, num_labels)
+    _check_class_count(ordered, num_labels)
+    problem: ProblemType = "multi_label_classification" if several else "single_label_classification"
+    return LabelSet(tuple(ordered), tuple(names or ordered), problem)
+
+
+def encode_labels(labels: pa.Array, label_set: LabelSet, split: str) -> NDArray[np.int64] | NDArray[np.float32]:
+    """Labels as numbers: int64 ``[rows]``, float32 ``[rows]`` (regression) or float32 ``[rows, classes]``.
+
+    Raises:
+        LabelError: a label that the training split does not have.
+    """
+    if label_set.problem_type == "regression":
+        return _encode_numbers(labels, split)
+    if label_set.problem_type == "multi_label_classification":
+        return _encode_lists(labels, label_set, split)
+    coded = labels.dictionary_encode()
+    numbers = _numbers_of(coded.dictionary.to_pylist(), label_set, split)
+    encoded: NDArray[np.int64] = numbers[coded.indices.to_numpy(zero_copy_only=False)]
+    return encoded
+
+
+def count_labels(labels: pa.Array) -> dict[str, int]:
+    """Canonical label -> rows, numbers in their order."""
+    import pyarrow as pa
+
+    flat = labels.flatten() if pa.types.is_list(labels.type) else labels
+    counts: Mapping[str, int] = {
+        str(entry["values"]): entry["counts"] for entry in flat.drop_null().value_counts().to_pylist()
+    }
+    return {name: counts[name] for name in _in_order(list(counts), _numeric(list(counts)), None)}
+
+
+def _spellings(written: Sequence[str | None], names: Sequence[str] | None) -> list[str | None]:
+    stripped = [None if text is None or not text.strip() else text.strip() for text in written]
+    values = _numeric([text for text in stripped if text is not None])
+    if not values:
+        return stripped
+    if names:
+        return [None if text is None else _class_number(values[text], len(names)) for text in stripped]
+    whole = all(value.is_integer() for value in values.values())
+    return [None if text is None else str(int(values[text]) if whole else values[text]) for text in stripped]
+
+
+def _class_number(value: float, classes: int) -> str | None:
+    """The number of a declared class; ``None`` for others, such as the -1 of an unlabelled row."""
+    return str(int(value)) if value.is_integer() and 0 <= value < classes else None
+
+
+def _numeric(texts: Sequence[str]) -> dict[str, float]:
+    """Text -> finite number, when every text is one; else nothing."""
+    values: dict[str, float] = {}
+    for text in texts:
+        try:
+            values[text] = float(text)
+        except ValueError:
+            return {}
+        if not math.isfinite(values[text]):
+            return {}
+    return values
+
+
+def _regression(num_labels: int | None) -> LabelSet:
+    if num_labels not in (None, 1):
+        raise LabelError(
+            f"The labels are numbers with fractions (regression), but model.num_labels is {num_labels}.",
+            fix="Set model.num_labels to 1, or name a column of classes with data.label_column.",
+        )
+    return LabelSet(("score",), ("score",), "regression")
+
+
+def _in_order(seen: Sequence[str], values: Mapping[str, float], num_labels: int | None) -> list[str]:
+    """Class names in their order; numbers 0..n-1 are filled up to ``num_labels`` when a class has no row."""
+    if not values:
+        return sorted(seen)
+    ordered = sorted(seen, key=values.__getitem__)
+    whole = [int(value) for value in values.values() if value.is_integer()]
+    if num_labels is not None and len(whole) == len(values) and 0 <= min(whole) <= max(whole) < num_labels:
+        return [str(number) for number in range(num_labels)]
+    return ordered
+
+
+def _check_class_count(names: Sequence[str], num_labels: int | None) -> None:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    if num_labels is not None and len(names) != num_labels:
+        raise LabelError(
+            f"model.num_labels is {num_labels}, but the training rows have {len(names)} classes: {shown}.",
+            fix=f"Set model.num_labels to {len(names)} or remove it; or name another column with data.label_column.",
+        )
+    if len(names) > MAX_CLASSES:
+        raise LabelError(
+            f"The label column has {len(names):,} different values: {shown}.",
+            fix="Name the column of classes with data.label_column, or set model.num_labels to 1 for regression.",
+        )
+    if len(names) < 2 and num_labels is None:
+        raise LabelError(
+            f"Every training row has the same label: {shown or 'none'}.",
+            fix="Add rows of another class, or name another column with data.label_column.",
+        )
+
+
+def _numbers_of(names: Sequence[str], label_set: LabelSet, split: str) -> NDArray[np.int64]:
+    numbers = label_set.numbers
+    unknown = sorted(name for name in names if name not in numbers)
+    if unknown:
+        raise LabelError(
+            f"The {split} split has labels that the train split has not: {', '.join(unknown[:10])}.",
+            fix="Add training rows of these classes, or take those rows out.",
+        )
+    return np.asarray([numbers[name] for name in names], dtype=np.int64)
+
+
+def _encode_numbers(labels: pa.Array, split: str) -> NDArray[np.float32]:
+    import pyarrow as pa
+
+    try:
+        encoded: NDArray[np.float32] = labels.cast(pa.float32()).to_numpy(zero_copy_only=False)
+        return encoded
+    except pa.ArrowInvalid as error:
+        raise LabelError(
+            f"A label of the {split} split is not a number: {error}.", fix="Correct it or take the row out."
+        ) from None
+
+
+def _encode_lists(labels: pa.Array, label_set: LabelSet, split: str) -> NDArray[np.float32]:
+    encoded = np.zeros((len(labels), len(label_set.names)), dtype=np.float32)
+    flat = labels.flatten().dictionary_encode()
+    numbers = _numbers_of(flat.dictionary.to_pylist(), label_set, split)
+    columns = numbers[flat.indices.to_numpy(zero_copy_only=False)]
+    lengths = labels.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    encoded[np.repeat(np.arange(len(labels)), lengths), columns] = 1.0
+    return encoded
