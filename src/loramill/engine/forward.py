@@ -1,0 +1,121 @@
+"""The forward pass: tokens to logits, for rows of many adapters at once. Training, sweeps and serving share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loramill.engine.adapted_linear import adapted_linear
+from loramill.engine.attention import pooled_attention, self_attention
+from loramill.engine.bank import AdapterBank, DropoutStream, Group, text_rows, token_rows
+from loramill.engine.base import FrozenBase, LayerWeights, Linear
+from loramill.engine.batching import Batch
+from loramill.engine.families import Activation, Site
+
+NO_DROPOUT: Mapping[int, DropoutStream] = {}
+
+
+def classify(bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> list[Tensor]:
+    """Logits of every segment of the batch, each ``[rows, labels]`` in float32 (float64 for a float64 base).
+
+    Args:
+        dropout: adapter -> its masks, while training; nothing is dropped without.
+    """
+    pooled = encode(bank, batch, dropout)
+    pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+    logits = []
+    for segment in batch.segments:
+        state = pooled[segment.first_row : segment.last_row]
+        for layer in bank.head(segment.adapter):
+            state = _activate(F.linear(state, layer.linear.weight, layer.linear.bias), layer.activation)
+        logits.append(state)
+    return logits
+
+
+def encode(bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:
+    """The last layer's state of each row's first token, ``[rows, hidden]``."""
+    forward = _EncoderPass(bank, batch, dropout)
+    x = embed(bank.base, batch)
+    last = len(bank.base.layers) - 1
+    for layer in range(last):
+        x = forward.layer(layer, x)
+    return forward.pooled_layer(last, x)
+
+
+def embed(base: FrozenBase, batch: Batch) -> Tensor:
+    """Word, position and type embeddings of every token, ``[tokens, hidden]``."""
+    weights = base.embeddings
+    x = F.embedding(batch.token_ids, weights.word)
+    x = x + F.embedding(batch.positions + base.architecture.position_offset, weights.position)
+    if weights.token_type is not None:
+        x = x + F.embedding(batch.type_ids, weights.token_type)
+    x = _norm(x, weights.norm, base.architecture.norm_eps)
+    return F.linear(x, weights.projection.weight, weights.projection.bias) if weights.projection else x
+
+
+class _EncoderPass:
+    """One pass of a batch through the layers."""
+
+    def __init__(self, bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStream]) -> None:
+        self.bank, self.batch, self.dropout = bank, batch, dropout
+        self.architecture = bank.base.architecture
+        self.tokens, self.texts = token_rows(batch.segments), text_rows(batch.segments)
+
+    def layer(self, index: int, x: Tensor) -> Tensor:
+        """One layer for all tokens, ``[tokens, hidden]`` to the same."""
+        weights = self.bank.base.layers[index]
+        qkv = self._linear(index, "qkv", ("query", "key", "value"), weights.qkv, x, self.tokens)
+        context = self_attention(qkv, self.batch, self.architecture.heads)
+        return self._after_attention(index, weights, context, x, self.tokens)
+
+    def pooled_layer(self, index: int, x: Tensor) -> Tensor:
+        """The last layer, for the first tokens only: the heads read no other. Exact; ``[rows, hidden]``."""
+        weights, hidden = self.bank.base.layers[index], self.architecture.hidden_size
+        query_weights = Linear(weights.qkv.weight[:hidden], weights.qkv.bias[:hidden])
+        key_value_weights = Linear(weights.qkv.weight[hidden:], weights.qkv.bias[hidden:])
+        first = x[self.batch.first_tokens]
+        query = self._linear(index, "qkv", ("query",), query_weights, first, self.texts)
+        key_value = self._linear(index, "qkv", ("key", "value"), key_value_weights, x, self.tokens)
+        context = pooled_attention(query, key_value, self.batch, self.architecture.heads)
+        return self._after_attention(index, weights, context, first, self.texts)
+
+    def _after_attention(
+        self, index: int, weights: LayerWeights, context: Tensor, x: Tensor, rows: list[tuple[int, int, int]]
+    ) -> Tensor:
+        eps = self.architecture.norm_eps
+        attended = self._linear(index, "attention_output", ("attention_output",), weights.attention_output, context, rows)
+        x = _norm(attended + x, weights.attention_norm, eps)
+        inner = _activate(self._linear(index, "up", ("up",), weights.up, x, rows), self.architecture.activation)
+        return _norm(self._linear(index, "down", ("down",), weights.down, inner, rows) + x, weights.output_norm, eps)
+
+    def _linear(
+        self,
+        layer: int,
+        group: Group,
+        sites: tuple[Site, ...],
+        weights: Linear,
+        x: Tensor,
+        rows: list[tuple[int, int, int]],
+    ) -> Tensor:
+        return adapted_linear(x, weights, self.bank.updates(layer, group, sites, rows, x, self.dropout))
+
+
+def _norm(x: Tensor, weights: Linear, eps: float) -> Tensor:
+    return F.layer_norm(x, weights.weight.shape, weights.weight, weights.bias, eps)
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    match activation:
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_new":
+            return F.gelu(x, approximate="tanh")
+        case "relu":
+            return F.relu(x)
+        case "tanh":
+            return torch.tanh(x)
+        case "none":
+            return x

@@ -1,0 +1,146 @@
+"""PEFT's file format: an adapter as ``adapter_model.safetensors`` and ``adapter_config.json``, both ways.
+
+``PeftModel.from_pretrained(base, folder)`` loads what is written here, head included: the head is in
+``modules_to_save``, which is what keeps it from being lost on reload (huggingface/peft#876, #2027).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from loramill.engine.bank import Adapter, AdapterSpec
+from loramill.engine.base import FrozenBase
+from loramill.engine.families import SITES, Architecture, Site, choose_sites
+from loramill.errors import AdapterFormatError, ConfigError
+from loramill.files import write_atomic, write_json
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+PREFIX = "base_model.model."
+
+
+def save_adapter(folder: Path, base: FrozenBase, adapter: Adapter, *, base_name: str) -> None:
+    """Write both files into an existing folder.
+
+    Args:
+        base_name: hub id or folder of the base, for whoever loads the adapter.
+    """
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in named_tensors(base, adapter)}
+    write_atomic(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    write_json(folder / CONFIG_FILE, peft_config(base, adapter.spec, base_name=base_name))
+
+
+def load_adapter(folder: Path, base: FrozenBase, *, dtype: torch.dtype = torch.float32) -> Adapter:
+    """Read an adapter for this base from PEFT's two files.
+
+    Raises:
+        AdapterFormatError: files missing, damaged, for another base, of another kind than LoRA, or not finite.
+    """
+    tensors = _read_tensors(folder)
+    spec = _read_spec(folder, base, tensors)
+    adapter = Adapter(base, spec, dtype=dtype)
+    with torch.no_grad():
+        for name, view in named_tensors(base, adapter):
+            stored = tensors.pop(name, None)
+            if stored is None or stored.shape != view.shape:
+                found = "is missing" if stored is None else f"has the shape {list(stored.shape)}"
+                raise AdapterFormatError(
+                    f"{folder}: the tensor '{name}' {found}; this base needs {list(view.shape)}.",
+                    fix="Was the adapter trained on another base model?",
+                )
+            if not torch.isfinite(stored).all():
+                raise AdapterFormatError(f"{folder}: the tensor '{name}' has values that are not finite.")
+            view.copy_(stored)
+    if tensors:
+        raise AdapterFormatError(f"{folder}: tensors that this base has no place for: {', '.join(sorted(tensors)[:5])}.")
+    return adapter
+
+
+def named_tensors(base: FrozenBase, adapter: Adapter) -> Iterator[tuple[str, Tensor]]:
+    """Views of every saved tensor of an adapter, by PEFT's names."""
+    architecture, rank = base.architecture, adapter.spec.rank
+    layer_of_path = {architecture.layer_path(layer): layer for layer in range(architecture.layers)}
+    for (path, group), pair in adapter.pairs.items():
+        for position, site in enumerate(adapter.spec.group_sites(group)):
+            module = f"{PREFIX}{architecture.site_path(layer_of_path[path], site)}"
+            yield f"{module}.lora_A.weight", pair.lora_a[position * rank : (position + 1) * rank]
+            yield f"{module}.lora_B.weight", pair.lora_b[position]
+    for path, layer in adapter.head.items():
+        yield f"{PREFIX}{path}.weight", layer.weight
+        yield f"{PREFIX}{path}.bias", layer.bias
+
+
+def peft_config(base: FrozenBase, spec: AdapterSpec, *, base_name: str) -> dict[str, object]:
+    """The content of ``adapter_config.json``."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "r": spec.rank,
+        "lora_alpha": spec.alpha,
+        "use_rslora": spec.rank_stabilised,
+        "lora_dropout": spec.dropout,
+        "bias": "none",
+        "target_modules": _target_modules(base.architecture, spec.sites),
+        "modules_to_save": list(dict.fromkeys(layer.saved_as for layer in base.trained_head())),
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "use_dora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+
+
+def _target_modules(architecture: Architecture, sites: tuple[Site, ...]) -> list[str]:
+    """Short module names where they mean just these sites to PEFT, which matches tails of paths; else full paths."""
+    family = architecture.family
+    names = {family.module_name(site) for site in sites}
+    others = [family.sites[site] for site in SITES if site not in sites] + [layer.path for layer in family.head]
+    if not any(other.rpartition(".")[2] in names for other in others):
+        return sorted(names)
+    paths = [architecture.site_path(layer, site) for layer in range(architecture.layers) for site in sites]
+    return sorted(set(paths))
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / WEIGHTS_FILE)
+    except FileNotFoundError as error:
+        raise AdapterFormatError(f"{folder} has no {WEIGHTS_FILE}.", fix="Is it a finished experiment?") from error
+    except (SafetensorError, OSError) as error:
+        raise AdapterFormatError(f"{folder / WEIGHTS_FILE} is damaged or is not a safetensors file: {error}") from error
+
+
+def _read_spec(folder: Path, base: FrozenBase, tensors: Mapping[str, Tensor]) -> AdapterSpec:
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if config["peft_type"] != "LORA" or config.get("use_dora"):
+            raise AdapterFormatError(f"{folder}: only plain LoRA adapters run on the engine.")
+        targets = config["target_modules"]
+        return AdapterSpec(
+            rank=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            rank_stabilised=bool(config.get("use_rslora", False)),
+            sites=_read_sites(base.architecture, targets),
+            dropout=float(config.get("lora_dropout", 0.0)),
+            labels=tensors[f"{PREFIX}{base.architecture.family.head[-1].path}.weight"].shape[0],
+            seed=0,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+        raise AdapterFormatError(f"{folder / CONFIG_FILE} does not describe an adapter for this base: {error}") from error
+
+
+def _read_sites(architecture: Architecture, targets: str | list[str]) -> tuple[Site, ...]:
+    names = [targets] if isinstance(targets, str) else targets
+    paths = {architecture.site_path(layer, site): site for layer in range(architecture.layers) for site in SITES}
+    if all(name in paths for name in names):
+        return tuple(site for site in SITES if site in {paths[name] for name in names})
+    return choose_sites(architecture, names)
