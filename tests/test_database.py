@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
+import loramill.auth.models
 import loramill.experiments.models
 from loramill.database import MIGRATIONS, Base, Database, newest_revision
 from loramill.errors import StorageError

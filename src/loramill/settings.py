@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         None, alias="LORAMILL_NEW_PASSWORD", description="Password for `loramill users` where nobody can type it."
     )
     submit_limit: str = Field(
-        "120/hour", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 120/hour."
+        "60/minute", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 60/minute."
     )
     request_limit: str = Field(
         "6000/minute", alias="LORAMILL_REQUEST_LIMIT", description="Requests of one caller, such as 6000/minute."
