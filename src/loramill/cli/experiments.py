@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from loramill.database import Database
+from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.search import ExperimentFilter, ExperimentSummary
+from loramill.experiments.search import Order
+from loramill.experiments.summaries import ExperimentSummary
 from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
 
@@ -33,7 +35,7 @@ def list_experiments(
 ) -> None:
     """List experiments, newest first."""
     with open_store() as store:
-        page = store.list_page(ExperimentFilter(name=name, status=status), sort_by=sort_by, desc=desc, limit=limit)
+        page = store.list_page(ExperimentFilter(name=name, status=status), order=Order(sort_by, desc), limit=limit)
     if as_json:
         print_json({"experiments": [item.as_dict() for item in page.items], "next_cursor": page.next_cursor})
     else:

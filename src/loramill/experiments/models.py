@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, Float, ForeignKey, Index, String, Text, false
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from loramill.database import Base, Number, UtcDateTime
 
@@ -29,6 +29,15 @@ class Status(StrEnum):
 
 FINISHED = frozenset({Status.SUCCESS, Status.FAILURE, Status.REVOKED})
 
+SORTABLE = ("created_at", "folded_name", "train_runtime", "eval_accuracy")
+GROUPING = ("status", "owner", "model_name", "dataset_name", "sweep_id")
+"""Columns that readers filter by, newest first; their indices carry the time for that."""
+
+
+def _fold_name(context: Any) -> str:
+    name: str = context.get_current_parameters()["name"]
+    return name.casefold()
+
 
 class Experiment(Base):
     """One run: what was asked for, how it went, where it stands in the queue, and its place in the registry."""
@@ -38,10 +47,10 @@ class Experiment(Base):
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(255), unique=True)
     name: Mapped[str] = mapped_column(String(255))
+    folded_name: Mapped[str] = mapped_column(String(255), default=_fold_name, doc="For search and sort in any case.")
     folder: Mapped[str] = mapped_column(Text, doc="Path of the files, relative to the results folder.")
     status: Mapped[str] = mapped_column(String(16), default=Status.PENDING)
     owner: Mapped[str | None] = mapped_column(String(64))
-    config: Mapped[dict[str, Any]] = mapped_column(JSON(none_as_null=True))
     model_name: Mapped[str] = mapped_column(String(255))
     dataset_name: Mapped[str] = mapped_column(String(255))
     task: Mapped[str] = mapped_column(String(32))
@@ -72,18 +81,29 @@ class Experiment(Base):
     resume: Mapped[bool] = mapped_column(default=False, server_default=false(), doc="Start from the last checkpoint.")
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
+    config_row: Mapped[ExperimentConfigRow] = relationship(cascade="all, delete-orphan", passive_deletes=True)
+
     __table_args__ = (
-        Index("experiment_created_at", "created_at", "number"),
-        Index("experiment_name", "name", "number"),
-        Index("experiment_train_runtime", "train_runtime", "number"),
-        Index("experiment_eval_accuracy", "eval_accuracy", "number"),
-        Index("experiment_model_name", "model_name", "number"),
-        Index("experiment_dataset_name", "dataset_name", "number"),
-        Index("experiment_owner", "owner", "number"),
-        Index("experiment_status", "status", "lease_until"),
-        Index("experiment_sweep_id", "sweep_id", "number"),
+        *(Index(f"experiment_{column}", column, "number") for column in SORTABLE),
+        *(Index(f"experiment_{column}", column, "created_at", "number") for column in GROUPING),
         Index("experiment_idempotency", "owner", "idempotency_key", unique=True),
     )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that decides the run, as plain values; read from the database when it is asked for."""
+        return self.config_row.value
+
+
+class ExperimentConfigRow(Base):
+    """The config, in a table of its own: it is most of the bytes, and no list reads it."""
+
+    __tablename__ = "experiment_config"
+
+    experiment_number: Mapped[int] = mapped_column(
+        Number, ForeignKey("experiment.number", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    value: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class Metric(Base):

@@ -1,88 +1,50 @@
-"""Finding experiments among very many: filters, sorting by any metric, pages by cursor.
+"""One page of the record, among very many rows, filtered and sorted by any metric.
 
-A page is found by keyset: the cursor holds the sort value and number of the last row, and the next page is the
-rows beyond it. The thousandth page costs what the first one does, and rows that arrive meanwhile shift nothing.
-Rows without the sort value come last, newest first or oldest first as the direction says.
+Pages are found by keyset: the cursor holds the sort value and the number of the last row, and the next page is what
+lies beyond it. The thousandth page costs what the first one does, and rows that arrive meanwhile shift nothing.
+Rows that lack the sort value come last.
+
+Two plans find a page. A narrow filter is answered first and its few rows are sorted; a broad one is checked row by row
+while walking the index of the sort value. Either alone is slow where the other is fast, and the databases' planners
+know too little to choose (SQLite knows no distribution of values, and neither knows what a LIMIT saves).
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from loramill.errors import ConfigError, Problem
-from loramill.experiments.models import Experiment, Metric, Tag
+from loramill.experiments.filters import ExperimentFilter, conditions_of
+from loramill.experiments.models import Experiment, Metric
+from loramill.experiments.summaries import ExperimentSummary, summarize
 
 SORT_COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
     "created_at": Experiment.created_at,
-    "name": Experiment.name,
+    "name": Experiment.folded_name,
     "train_runtime": Experiment.train_runtime,
     "eval_accuracy": Experiment.eval_accuracy,
 }
 """Sort keys that are columns; every other key is the name of a metric."""
 
+INDEXED_WITH: dict[str, tuple[str, ...]] = {
+    "created_at": ("start_date", "end_date", "status", "owner", "model_name", "dataset_name", "sweep_id"),
+    "name": (),
+    "train_runtime": ("max_runtime",),
+    "eval_accuracy": ("min_accuracy",),
+}
+"""Sort column -> fields of the filter that the same index answers."""
+
+ALWAYS_THERE = ("created_at", "name")
 MAX_LIMIT = 1000
-
-
-@dataclass(frozen=True)
-class ExperimentFilter:
-    """What a reader looks for; every field that is given must hold."""
-
-    name: str | None = None
-    """Part of the name, in any case; words in any order."""
-    min_accuracy: float | None = None
-    max_runtime: float | None = None
-    """Seconds of training."""
-    start_date: datetime | None = None
-    end_date: datetime | None = None
-    """Creation, both ends included."""
-    model_name: str | None = None
-    dataset_name: str | None = None
-    status: str | None = None
-    owner: str | None = None
-    tag: str | None = None
-    sweep_id: str | None = None
-    archived: bool | None = False
-    """Archived ones are hidden unless asked for: True shows only them, None shows all."""
-
-
-@dataclass(frozen=True)
-class ExperimentSummary:
-    """An experiment as lists show it."""
-
-    id: str
-    name: str
-    status: str
-    owner: str | None
-    model_name: str
-    dataset_name: str
-    task: str
-    source: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    train_runtime: float | None
-    eval_accuracy: float | None
-    error_code: str | None
-    error_message: str | None
-    archived: bool
-    notes: str
-    sweep_id: str | None
-    parent_id: str | None
-    stage: str | None
-    metrics: dict[str, float] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; times in ISO 8601."""
-        return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(self).items()}
+NARROW = 2000
+"""Filters that at most so many rows pass are answered before sorting."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +55,24 @@ class ExperimentPage:
     next_cursor: str | None
 
 
-SUMMARY_COLUMNS = [
-    getattr(Experiment, name) for name in ExperimentSummary.__dataclass_fields__ if name not in ("metrics", "tags")
-]
+@dataclass(frozen=True)
+class Order:
+    """What to sort by: a column of ``SORT_COLUMNS``, or the name of a metric."""
+
+    key: str = "created_at"
+    desc: bool = True
 
 
 @dataclass(frozen=True)
-class _Position:
-    """The last row of a page: its sort value (``None`` beyond the rows that have one) and its number."""
+class _Place:
+    """A row's place in an order; ``value`` is ``None`` among the rows that lack one."""
 
-    value: str | float | None
+    value: Any
     number: int
 
 
 def find_page(
-    session: Session, wanted: ExperimentFilter, sort_by: str, desc: bool, limit: int, cursor: str | None
+    session: Session, wanted: ExperimentFilter, order: Order, limit: int, cursor: str | None
 ) -> ExperimentPage:
     """The experiments that pass ``wanted``, in order, from ``cursor`` on.
 
@@ -116,140 +81,111 @@ def find_page(
     """
     if not 1 <= limit <= MAX_LIMIT:
         raise ConfigError([Problem("limit", limit, f"must be 1 to {MAX_LIMIT}")], source="query")
-    position = _decode_cursor(cursor, sort_by, desc) if cursor else None
-    rows = _find_rows(session, wanted, sort_by, desc, limit + 1, position)
-    page, more = rows[:limit], len(rows) > limit
-    next_cursor = _encode_cursor(page[-1], sort_by, desc) if more else None
-    return ExperimentPage(tuple(summarize(session, [row.number for row in page])), next_cursor)
+    after = _decode_cursor(cursor, order) if cursor else None
+    places = _find_places(session, wanted, order, limit + 1, after)
+    page, more = places[:limit], len(places) > limit
+    items = summarize(session, [place.number for place in page])
+    return ExperimentPage(tuple(items), _encode_cursor(page[-1], order) if more else None)
 
 
-def summarize(session: Session, numbers: Sequence[int]) -> list[ExperimentSummary]:
-    """Summaries of these rows, in this order, in three statements however many there are."""
-    found = session.execute(select(Experiment.number, *SUMMARY_COLUMNS).where(Experiment.number.in_(numbers)))
-    rows: dict[int, Sequence[Any]] = {number: values for number, *values in found}
-    metrics: dict[int, dict[str, float]] = {number: {} for number in numbers}
-    for number, name, value in session.execute(
-        select(Metric.experiment_number, Metric.name, Metric.value)
-        .where(Metric.experiment_number.in_(numbers))
-        .order_by(Metric.experiment_number, Metric.name)
-    ):
-        metrics[number][name] = value
-    tags: dict[int, list[str]] = {number: [] for number in numbers}
-    for number, name in session.execute(
-        select(Tag.experiment_number, Tag.name).where(Tag.experiment_number.in_(numbers)).order_by(Tag.name)
-    ):
-        tags[number].append(name)
-    return [ExperimentSummary(*rows[n], metrics[n], tuple(tags[n])) for n in numbers]
-
-
-def _find_rows(
-    session: Session, wanted: ExperimentFilter, sort_by: str, desc: bool, count: int, after: _Position | None
-) -> list[_Position]:
+def _find_places(
+    session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None
+) -> list[_Place]:
     """Rows with the sort value first, then as many without it as are missing."""
-    conditions = _conditions(wanted)
-    rows: list[_Position] = []
+    matching = _narrow(session, wanted)
+    places: list[_Place] = []
     if after is None or after.value is not None:
-        rows = _rows_with_value(session, conditions, sort_by, desc, count, after)
+        places = _with_value(session, wanted, matching, order, count, after)
         after = None
-    if len(rows) < count and sort_by not in ("created_at", "name"):
-        rows += _rows_without_value(session, conditions, sort_by, desc, count - len(rows), after)
-    return rows
+    if len(places) < count and order.key not in ALWAYS_THERE:
+        places += _without_value(session, wanted, matching, order, count - len(places), after)
+    return places
 
 
-def _rows_with_value(
+def _narrow(session: Session, wanted: ExperimentFilter) -> list[int] | None:
+    """Numbers of all rows that pass, when they are few; ``None`` when they are many."""
+    if wanted.is_empty:
+        return None
+    statement = select(Experiment.number).where(*conditions_of(wanted)).limit(NARROW + 1)
+    numbers = list(session.scalars(statement))
+    return numbers if len(numbers) <= NARROW else None
+
+
+def _with_value(
     session: Session,
-    conditions: list[ColumnElement[bool]],
-    sort_by: str,
-    desc: bool,
+    wanted: ExperimentFilter,
+    matching: list[int] | None,
+    order: Order,
     count: int,
-    after: _Position | None,
-) -> list[_Position]:
-    value: ColumnElement[Any]
-    number: ColumnElement[int]
-    statement: Select[Any, int]
-    if sort_by in SORT_COLUMNS:
-        value, number = SORT_COLUMNS[sort_by].expression, Experiment.number.expression
-        statement = select(value, number).where(value.is_not(None), *conditions)
-    else:
-        value, number = Metric.value.expression, Metric.experiment_number.expression
-        joined = Experiment.number == Metric.experiment_number
-        statement = select(value, number).join(Experiment, joined).where(Metric.name == sort_by, *conditions)
+    after: _Place | None,
+) -> list[_Place]:
+    value, number, statement = _source(order, wanted)
+    statement = statement.where(number.in_(matching) if matching is not None else _passes(number, wanted))
     if after is not None:
-        place = tuple_(_from_json(after.value, sort_by), after.number)
-        statement = statement.where(tuple_(value, number) < place if desc else tuple_(value, number) > place)
-    order = (value.desc(), number.desc()) if desc else (value, number)
-    rows = session.execute(statement.order_by(*order).limit(count))
-    return [_Position(_to_json(value), number) for value, number in rows]
+        here, there = tuple_(value, number), tuple_(after.value, after.number)
+        statement = statement.where(here < there if order.desc else here > there)
+    ordered = (value.desc(), number.desc()) if order.desc else (value, number)
+    return [_Place(*row) for row in session.execute(statement.order_by(*ordered).limit(count))]
 
 
-def _rows_without_value(
+def _source(order: Order, wanted: ExperimentFilter) -> tuple[ColumnElement[Any], ColumnElement[int], Select[Any, int]]:
+    """Where an order's values are: (value, number, select of both).
+
+    Conditions that an index can answer together with the order stand here; ``_passes`` checks the others.
+    """
+    if order.key not in SORT_COLUMNS:
+        metric = Metric.value.expression, Metric.experiment_number.expression
+        return *metric, select(*metric).where(Metric.name == order.key)
+    column = SORT_COLUMNS[order.key].expression, Experiment.number.expression
+    indexed = INDEXED_WITH[order.key]
+    same = replace(ExperimentFilter(archived=None), **{name: getattr(wanted, name) for name in indexed})
+    return *column, select(*column).where(column[0].is_not(None), *conditions_of(same))
+
+
+def _passes(number: ColumnElement[int], wanted: ExperimentFilter) -> ColumnElement[bool]:
+    """Whether the experiment of this number passes: a look-up by key, which no planner turns into a scan."""
+    row = aliased(Experiment)
+    return exists().where(row.number == number, *conditions_of(wanted, row))
+
+
+def _without_value(
     session: Session,
-    conditions: list[ColumnElement[bool]],
-    sort_by: str,
-    desc: bool,
+    wanted: ExperimentFilter,
+    matching: list[int] | None,
+    order: Order,
     count: int,
-    after: _Position | None,
-) -> list[_Position]:
-    if sort_by in SORT_COLUMNS:
-        lacks: ColumnElement[bool] = SORT_COLUMNS[sort_by].is_(None)
+    after: _Place | None,
+) -> list[_Place]:
+    if order.key in SORT_COLUMNS:
+        lacks: ColumnElement[bool] = SORT_COLUMNS[order.key].is_(None)
     else:
-        lacks = ~exists().where(Metric.experiment_number == Experiment.number, Metric.name == sort_by)
-    statement = select(Experiment.number).where(lacks, *conditions)
+        lacks = ~exists().where(Metric.experiment_number == Experiment.number, Metric.name == order.key)
+    passes = [Experiment.number.in_(matching)] if matching is not None else conditions_of(wanted)
+    statement = select(Experiment.number).where(lacks, *passes)
     if after is not None:
-        statement = statement.where(Experiment.number < after.number if desc else Experiment.number > after.number)
-    order = Experiment.number.desc() if desc else Experiment.number
-    return [_Position(None, number) for number in session.scalars(statement.order_by(order).limit(count))]
+        beyond = Experiment.number < after.number if order.desc else Experiment.number > after.number
+        statement = statement.where(beyond)
+    ordered = Experiment.number.desc() if order.desc else Experiment.number
+    return [_Place(None, number) for number in session.scalars(statement.order_by(ordered).limit(count))]
 
 
-def _conditions(wanted: ExperimentFilter) -> list[ColumnElement[bool]]:
-    bounds: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
-        (wanted.min_accuracy, Experiment.eval_accuracy.__ge__),
-        (wanted.max_runtime, Experiment.train_runtime.__le__),
-        (wanted.start_date, Experiment.created_at.__ge__),
-        (wanted.end_date, Experiment.created_at.__le__),
-        (wanted.model_name, Experiment.model_name.__eq__),
-        (wanted.dataset_name, Experiment.dataset_name.__eq__),
-        (wanted.status, Experiment.status.__eq__),
-        (wanted.owner, Experiment.owner.__eq__),
-        (wanted.sweep_id, Experiment.sweep_id.__eq__),
-        (wanted.archived, Experiment.archived.is_),
-        (wanted.tag, _has_tag),
-    ]
-    conditions = [holds(value) for value, holds in bounds if value is not None]
-    words = (wanted.name or "").split()
-    return conditions + [Experiment.name.icontains(word, autoescape=True) for word in words]
-
-
-def _has_tag(tag: str) -> ColumnElement[bool]:
-    return exists().where(Tag.experiment_number == Experiment.number, Tag.name == tag)
-
-
-def _to_json(value: Any) -> str | float | None:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _from_json(value: str | float | None, sort_by: str) -> Any:
-    if sort_by == "created_at":
-        return datetime.fromisoformat(str(value)).astimezone(UTC)
-    return value
-
-
-def _encode_cursor(last: _Position, sort_by: str, desc: bool) -> str:
-    text = json.dumps([sort_by, desc, last.value, last.number], separators=(",", ":"))
+def _encode_cursor(last: _Place, order: Order) -> str:
+    value = last.value.isoformat() if isinstance(last.value, datetime) else last.value
+    text = json.dumps([order.key, order.desc, value, last.number], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str, sort_by: str, desc: bool) -> _Position:
+def _decode_cursor(cursor: str, order: Order) -> _Place:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        made_for, made_desc, value, number = json.loads(text)
-        if (made_for, made_desc) != (sort_by, desc) or not isinstance(number, int):
+        key, desc, value, number = json.loads(text)
+        if (key, desc) != (order.key, order.desc) or not isinstance(number, int):
             raise ValueError("another order")
-        if value is not None and sort_by == "created_at":
-            datetime.fromisoformat(value)
+        if order.key == "created_at":
+            value = datetime.fromisoformat(value).astimezone(UTC)
+        elif not isinstance(value, str if order.key == "name" else (int, float, type(None))):
+            raise TypeError("another type")
     except (ValueError, TypeError):
-        raise ConfigError(
-            [Problem("cursor", cursor[:40], "is not a cursor of this order; start again at the first page")],
-            source="query",
-        ) from None
-    return _Position(value, number)
+        problem = Problem("cursor", cursor[:40], "is not a cursor of this order; start again at the first page")
+        raise ConfigError([problem], source="query") from None
+    return _Place(value, number)

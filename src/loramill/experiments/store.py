@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 
 from loramill.config.schema import ExperimentConfig
 from loramill.errors import ConflictError, NotFoundError
+from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.metrics import flatten_metrics
-from loramill.experiments.models import FINISHED, DataLink, Experiment, Metric, Status, Tag
-from loramill.experiments.search import ExperimentFilter, ExperimentPage, ExperimentSummary, find_page, summarize
+from loramill.experiments.models import FINISHED, DataLink, Experiment, ExperimentConfigRow, Metric, Status, Tag
+from loramill.experiments.search import ExperimentPage, Order, find_page
+from loramill.experiments.summaries import ExperimentSummary, summarize
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class ExperimentStore:
         """
         if self.find(new.id) is not None:
             raise ConflictError(f"Experiment {new.id!r} exists already.")
-        experiment = Experiment(**{**vars(new), "config": dict(new.config)}, folder=new.id, status=Status.PENDING)
+        fields = {name: value for name, value in vars(new).items() if name != "config"}
+        config_row = ExperimentConfigRow(value=dict(new.config))
+        experiment = Experiment(**fields, folder=new.id, status=Status.PENDING, config_row=config_row)
         self._session.add(experiment)
         self._session.flush()
         return experiment
@@ -95,13 +99,12 @@ class ExperimentStore:
         self,
         wanted: ExperimentFilter | None = None,
         *,
-        sort_by: str = "created_at",
-        desc: bool = True,
+        order: Order | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> ExperimentPage:
         """One page of the experiments that pass the filter; see ``search.find_page``."""
-        return find_page(self._session, wanted or ExperimentFilter(), sort_by, desc, limit, cursor)
+        return find_page(self._session, wanted or ExperimentFilter(), order or Order(), limit, cursor)
 
     def mark_started(self, experiment_id: str, *, attempt: int | None = None) -> None:
         """Note that work began. ``attempt`` fences this and every later mark: see ``_change``."""

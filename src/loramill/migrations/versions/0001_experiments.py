@@ -19,6 +19,7 @@ Time = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     _create_experiment()
+    _create_config()
     _create_metric()
     _create_tag()
     _create_data_link()
@@ -26,7 +27,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("model_alias", "registry_event", "data_link", "tag", "metric", "experiment"):
+    for table in ("model_alias", "registry_event", "data_link", "tag", "metric", "experiment_config", "experiment"):
         op.drop_table(table)
 
 
@@ -36,10 +37,10 @@ def _create_experiment() -> None:
         sa.Column("number", Number, primary_key=True, autoincrement=True),
         sa.Column("id", sa.String(255), nullable=False, unique=True),
         sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("folded_name", sa.String(255), nullable=False),
         sa.Column("folder", sa.Text, nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("owner", sa.String(64)),
-        sa.Column("config", sa.JSON, nullable=False),
         sa.Column("model_name", sa.String(255), nullable=False),
         sa.Column("dataset_name", sa.String(255), nullable=False),
         sa.Column("task", sa.String(32), nullable=False),
@@ -69,20 +70,15 @@ def _create_experiment() -> None:
         sa.Column("resume", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("progress", sa.JSON),
     )
-    sortable = (
-        "created_at",
-        "name",
-        "train_runtime",
-        "eval_accuracy",
-        "model_name",
-        "dataset_name",
-        "owner",
-        "sweep_id",
-    )
-    for column in sortable:
+    for column in ("created_at", "folded_name", "train_runtime", "eval_accuracy"):
         op.create_index(f"experiment_{column}", "experiment", [column, "number"])
-    op.create_index("experiment_status", "experiment", ["status", "lease_until"])
+    for column in ("status", "owner", "model_name", "dataset_name", "sweep_id"):
+        op.create_index(f"experiment_{column}", "experiment", [column, "created_at", "number"])
     op.create_index("experiment_idempotency", "experiment", ["owner", "idempotency_key"], unique=True)
+
+
+def _create_config() -> None:
+    op.create_table("experiment_config", _experiment_key(), sa.Column("value", sa.JSON, nullable=False))
 
 
 def _create_metric() -> None:

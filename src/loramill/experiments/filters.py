@@ -1,0 +1,65 @@
+"""What a reader of the record may ask for, and the conditions it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists
+
+from loramill.experiments.models import Experiment, Tag
+
+
+@dataclass(frozen=True)
+class ExperimentFilter:
+    """What a reader looks for; every field that is given must hold."""
+
+    name: str | None = None
+    """Parts of the name, in any case and in any order."""
+    min_accuracy: float | None = None
+    max_runtime: float | None = None
+    """Seconds of training."""
+    start_date: datetime | None = None
+    end_date: datetime | None = None
+    """Creation, both ends included."""
+    model_name: str | None = None
+    dataset_name: str | None = None
+    status: str | None = None
+    owner: str | None = None
+    tag: str | None = None
+    sweep_id: str | None = None
+    stage: str | None = None
+    language: str | None = None
+    task: str | None = None
+    archived: bool | None = False
+    """Archived ones are hidden unless asked for: True shows only them, None shows all."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it lets through every experiment that a plain list shows."""
+        return self == ExperimentFilter()
+
+
+def conditions_of(wanted: ExperimentFilter, row: type[Experiment] = Experiment) -> list[ColumnElement[bool]]:
+    """The filter as conditions on ``row`` (the table, or an alias of it); all of them must hold."""
+    asked: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
+        (wanted.min_accuracy, row.eval_accuracy.__ge__),
+        (wanted.max_runtime, row.train_runtime.__le__),
+        (wanted.start_date, row.created_at.__ge__),
+        (wanted.end_date, row.created_at.__le__),
+        (wanted.model_name, row.model_name.__eq__),
+        (wanted.dataset_name, row.dataset_name.__eq__),
+        (wanted.status, row.status.__eq__),
+        (wanted.owner, row.owner.__eq__),
+        (wanted.sweep_id, row.sweep_id.__eq__),
+        (wanted.stage, row.stage.__eq__),
+        (wanted.language, row.language.__eq__),
+        (wanted.task, row.task.__eq__),
+        (wanted.archived, row.archived.is_),
+        (wanted.tag, lambda tag: exists().where(Tag.experiment_number == row.number, Tag.name == tag)),
+    ]
+    conditions = [holds(value) for value, holds in asked if value is not None]
+    parts = (wanted.name or "").casefold().split()
+    return conditions + [row.folded_name.contains(part, autoescape=True) for part in parts]

@@ -1,0 +1,72 @@
+"""Experiments as lists show them: the row, its metrics and its tags, in three statements for a whole page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from loramill.experiments.models import Experiment, Metric, Tag
+
+
+@dataclass(frozen=True)
+class ExperimentSummary:
+    """One experiment, without its config."""
+
+    id: str
+    name: str
+    status: str
+    owner: str | None
+    model_name: str
+    dataset_name: str
+    task: str
+    language: str | None
+    source: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    train_runtime: float | None
+    """Seconds."""
+    eval_accuracy: float | None
+    error_code: str | None
+    error_message: str | None
+    archived: bool
+    notes: str
+    sweep_id: str | None
+    parent_id: str | None
+    parent_relation: str | None
+    stage: str | None
+    progress: dict[str, Any] | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; times in ISO 8601."""
+        return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(self).items()}
+
+
+ROW_FIELDS = [name for name in ExperimentSummary.__dataclass_fields__ if name not in ("metrics", "tags")]
+
+
+def summarize(session: Session, numbers: Sequence[int]) -> list[ExperimentSummary]:
+    """Summaries of these rows, in this order."""
+    columns = [getattr(Experiment, name) for name in ROW_FIELDS]
+    found = session.execute(select(Experiment.number, *columns).where(Experiment.number.in_(numbers)))
+    rows = {number: dict(zip(ROW_FIELDS, values, strict=True)) for number, *values in found}
+    metrics: dict[int, dict[str, float]] = {number: {} for number in numbers}
+    for number, name, value in session.execute(
+        select(Metric.experiment_number, Metric.name, Metric.value)
+        .where(Metric.experiment_number.in_(numbers))
+        .order_by(Metric.experiment_number, Metric.name)
+    ):
+        metrics[number][name] = value
+    tags: dict[int, list[str]] = {number: [] for number in numbers}
+    for number, name in session.execute(
+        select(Tag.experiment_number, Tag.name).where(Tag.experiment_number.in_(numbers)).order_by(Tag.name)
+    ):
+        tags[number].append(name)
+    return [ExperimentSummary(**rows[n], metrics=metrics[n], tags=tuple(tags[n])) for n in numbers if n in rows]
