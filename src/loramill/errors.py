@@ -16,6 +16,8 @@
     │   ├── MissingSplitError
     │   ├── MissingColumnError
     │   ├── LabelError
+    │   ├── UnreadableDataError  a file is not what its name says, or is broken
+    │   ├── DataTooLargeError    reading it would need more memory than allowed
     │   └── DataRefusedError     validation found errors and the rules say refuse
     ├── ModelError               a base model or an adapter cannot be used
     │   ├── ModelNotFoundError
@@ -155,6 +157,14 @@ class MissingColumnError(DataError):
 
 class LabelError(DataError):
     code = "label_invalid"
+
+
+class UnreadableDataError(DataError):
+    code = "data_unreadable"
+
+
+class DataTooLargeError(DataError):
+    code = "data_too_large"
 
 
 class DataRefusedError(DataError):
