@@ -28,8 +28,10 @@ help: ## List every target.
 # Installing. Each step leaves a stamp in $(VENV), so that a second call does nothing.
 
 setup: $(VENV)/.installed-run ## Make .venv and install loramill with what training needs.
+	@echo "loramill is installed in $(VENV)."
 
 samples: $(VENV)/.installed-samples ## Install the sample model and the sample reviews.
+	@echo "The sample model and reviews are installed."
 
 setup-conda: ## Make the conda environment "loramill" instead of .venv (finds CUDA, MPS or CPU).
 	@sh scripts/setup-conda.sh
@@ -65,12 +67,12 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-samples
 
 # Running
 
-quickstart: samples ## Train on movie reviews in a minute or two, then classify a text with the result.
+quickstart: $(VENV)/.installed-samples ## Train on movie reviews in a minute or two, then classify a text with the result.
 	@$(LORAMILL) train config/quickstart.yaml
 	@echo
 	@$(LORAMILL) predict latest "A warm, funny film with a cast that never puts a foot wrong."
 
-run-local: setup ## Train with config/default.yaml, or with config=FILE.
+run-local: $(VENV)/.installed-run ## Train with config/default.yaml, or with config=FILE.
 	@$(LORAMILL) train $(config)
 
 logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
@@ -78,10 +80,10 @@ logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
 	if [ -z "$$log" ]; then echo "No experiment has a log yet. Start one: make run-local"; exit 1; fi; \
 	echo "$$log"; tail -n 50 $(if $(follow),-f) "$$log"
 
-db-list: setup ## List the experiments.
+db-list: $(VENV)/.installed-run ## List the experiments.
 	@$(LORAMILL) experiments list
 
-doctor: setup ## Say what this machine can do, and what is missing.
+doctor: $(VENV)/.installed-run ## Say what this machine can do, and what is missing.
 	@$(LORAMILL) doctor
 
 # Developing
