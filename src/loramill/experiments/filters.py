@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists
+from sqlalchemy import ColumnElement, exists, select
 
 from loramill.experiments.models import Experiment, Tag
 
@@ -43,7 +44,10 @@ class ExperimentFilter:
 
 
 def conditions_of(wanted: ExperimentFilter, row: type[Experiment] = Experiment) -> list[ColumnElement[bool]]:
-    """The filter as conditions on ``row`` (the table, or an alias of it); all of them must hold."""
+    """The filter as conditions on ``row``; all of them must hold.
+
+    On the table itself they are made to find rows; on an alias of it, to check a row that is known.
+    """
     asked: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
         (wanted.min_accuracy, row.eval_accuracy.__ge__),
         (wanted.max_runtime, row.train_runtime.__le__),
@@ -58,8 +62,16 @@ def conditions_of(wanted: ExperimentFilter, row: type[Experiment] = Experiment) 
         (wanted.language, row.language.__eq__),
         (wanted.task, row.task.__eq__),
         (wanted.archived, row.archived.is_),
-        (wanted.tag, lambda tag: exists().where(Tag.experiment_number == row.number, Tag.name == tag)),
+        (wanted.tag, _finds_tag if row is Experiment else partial(_checks_tag, row)),
     ]
     conditions = [holds(value) for value, holds in asked if value is not None]
     parts = (wanted.name or "").casefold().split()
     return conditions + [row.folded_name.contains(part, autoescape=True) for part in parts]
+
+
+def _finds_tag(tag: str) -> ColumnElement[bool]:
+    return Experiment.number.in_(select(Tag.experiment_number).where(Tag.name == tag))
+
+
+def _checks_tag(row: type[Experiment], tag: str) -> ColumnElement[bool]:
+    return exists().where(Tag.experiment_number == row.number, Tag.name == tag)

@@ -84,8 +84,8 @@ class Experiment(Base):
     config_row: Mapped[ExperimentConfigRow] = relationship(cascade="all, delete-orphan", passive_deletes=True)
 
     __table_args__ = (
-        *(Index(f"experiment_{column}", column, "number") for column in SORTABLE),
-        *(Index(f"experiment_{column}", column, "created_at", "number") for column in GROUPING),
+        *(Index(f"experiment_{column}", column, "number", "archived") for column in SORTABLE),
+        *(Index(f"experiment_{column}", column, "created_at", "number", "archived") for column in GROUPING),
         Index("experiment_idempotency", "owner", "idempotency_key", unique=True),
     )
 

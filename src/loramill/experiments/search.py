@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, select, tuple_
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from loramill.errors import ConfigError, Problem
@@ -43,8 +44,10 @@ INDEXED_WITH: dict[str, tuple[str, ...]] = {
 
 ALWAYS_THERE = ("created_at", "name")
 MAX_LIMIT = 1000
-NARROW = 2000
-"""Filters that at most so many rows pass are answered before sorting."""
+SMALL_RECORD = 2_000
+SAMPLE = 300
+ENOUGH = 5
+"""A filter is narrow when fewer than ENOUGH of SAMPLE rows pass it; a small record needs no sample."""
 
 
 @dataclass(frozen=True)
@@ -91,82 +94,99 @@ def find_page(
 def _find_places(
     session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None
 ) -> list[_Place]:
-    """Rows with the sort value first, then as many without it as are missing."""
-    matching = _narrow(session, wanted)
+    if _is_narrow(session, wanted):
+        return _sort_matches(session, wanted, order, count, after)
     places: list[_Place] = []
     if after is None or after.value is not None:
-        places = _with_value(session, wanted, matching, order, count, after)
+        places = _walk(session, wanted, order, count, after)
         after = None
     if len(places) < count and order.key not in ALWAYS_THERE:
-        places += _without_value(session, wanted, matching, order, count - len(places), after)
+        places += _walk_without_value(session, wanted, order, count - len(places), after)
     return places
 
 
-def _narrow(session: Session, wanted: ExperimentFilter) -> list[int] | None:
-    """Numbers of all rows that pass, when they are few; ``None`` when they are many."""
+def _is_narrow(session: Session, wanted: ExperimentFilter) -> bool:
+    """Whether few rows pass the filter, judged by a sample of the record."""
     if wanted.is_empty:
-        return None
-    statement = select(Experiment.number).where(*conditions_of(wanted)).limit(NARROW + 1)
-    numbers = list(session.scalars(statement))
-    return numbers if len(numbers) <= NARROW else None
+        return False
+    newest = session.scalar(select(func.max(Experiment.number))) or 0
+    if newest <= SMALL_RECORD:
+        return True
+    sample = random.Random(newest).sample(range(1, newest + 1), SAMPLE)  # noqa: S311
+    row = aliased(Experiment)
+    passing = select(row.number).where(row.number.in_(sample), *conditions_of(wanted, row)).limit(ENOUGH)
+    return len(session.scalars(passing).all()) < ENOUGH
 
 
-def _with_value(
-    session: Session,
-    wanted: ExperimentFilter,
-    matching: list[int] | None,
-    order: Order,
-    count: int,
-    after: _Place | None,
+def _sort_matches(
+    session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None
 ) -> list[_Place]:
-    value, number, statement = _source(order, wanted)
-    statement = statement.where(number.in_(matching) if matching is not None else _passes(number, wanted))
+    """For a narrow filter: its rows by the filter's own index, then their values, sorted."""
+    value: ColumnElement[Any]
+    column = SORT_COLUMNS.get(order.key)
+    if column is not None:
+        matching = select(Experiment.number, column.label("value")).where(*conditions_of(wanted)).cte()
+        value, number = matching.c.value, matching.c.number
+        statement = select(value, number)
+    else:
+        matching = select(Experiment.number).where(*conditions_of(wanted)).cte()
+        value, number = Metric.value.expression, matching.c.number
+        has_metric = and_(Metric.experiment_number == number, Metric.name == order.key)
+        statement = select(value, number).select_from(matching).outerjoin(Metric, has_metric)
+    if after is not None:
+        statement = statement.where(_beyond(value, number, order, after))
+    statement = statement.order_by(value.is_(None), *_direction(value, number, order)).limit(count)
+    return [_Place(*row) for row in session.execute(statement)]
+
+
+def _walk(session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None) -> list[_Place]:
+    """For a broad filter: along the index of the sort value, each row looked up by its key, which is no scan.
+
+    Conditions that the index can answer by itself stand beside it.
+    """
+    if order.key in SORT_COLUMNS:
+        value, number = SORT_COLUMNS[order.key].expression, Experiment.number.expression
+        indexed = {name: getattr(wanted, name) for name in ("archived", *INDEXED_WITH[order.key])}
+        conditions = [value.is_not(None), *conditions_of(ExperimentFilter(**indexed))]
+        rest = replace(wanted, **dict.fromkeys(indexed))
+    else:
+        value, number = Metric.value.expression, Metric.experiment_number.expression
+        conditions, rest = [Metric.name == order.key], wanted
+    if checks := conditions_of(rest, row := aliased(Experiment)):
+        conditions.append(exists().where(row.number == number, *checks))
     if after is not None:
         here, there = tuple_(value, number), tuple_(after.value, after.number)
-        statement = statement.where(here < there if order.desc else here > there)
-    ordered = (value.desc(), number.desc()) if order.desc else (value, number)
-    return [_Place(*row) for row in session.execute(statement.order_by(*ordered).limit(count))]
+        conditions.append(here < there if order.desc else here > there)
+    statement = select(value, number).where(*conditions).order_by(*_direction(value, number, order)).limit(count)
+    return [_Place(*row) for row in session.execute(statement)]
 
 
-def _source(order: Order, wanted: ExperimentFilter) -> tuple[ColumnElement[Any], ColumnElement[int], Select[Any, int]]:
-    """Where an order's values are: (value, number, select of both).
-
-    Conditions that an index can answer together with the order stand here; ``_passes`` checks the others.
-    """
-    if order.key not in SORT_COLUMNS:
-        metric = Metric.value.expression, Metric.experiment_number.expression
-        return *metric, select(*metric).where(Metric.name == order.key)
-    column = SORT_COLUMNS[order.key].expression, Experiment.number.expression
-    indexed = INDEXED_WITH[order.key]
-    same = replace(ExperimentFilter(archived=None), **{name: getattr(wanted, name) for name in indexed})
-    return *column, select(*column).where(column[0].is_not(None), *conditions_of(same))
-
-
-def _passes(number: ColumnElement[int], wanted: ExperimentFilter) -> ColumnElement[bool]:
-    """Whether the experiment of this number passes: a look-up by key, which no planner turns into a scan."""
-    row = aliased(Experiment)
-    return exists().where(row.number == number, *conditions_of(wanted, row))
-
-
-def _without_value(
-    session: Session,
-    wanted: ExperimentFilter,
-    matching: list[int] | None,
-    order: Order,
-    count: int,
-    after: _Place | None,
+def _walk_without_value(
+    session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None
 ) -> list[_Place]:
+    """The rest of a broad filter's rows: those that lack the sort value."""
+    number = Experiment.number
     if order.key in SORT_COLUMNS:
         lacks: ColumnElement[bool] = SORT_COLUMNS[order.key].is_(None)
     else:
-        lacks = ~exists().where(Metric.experiment_number == Experiment.number, Metric.name == order.key)
-    passes = [Experiment.number.in_(matching)] if matching is not None else conditions_of(wanted)
-    statement = select(Experiment.number).where(lacks, *passes)
+        lacks = ~exists().where(Metric.experiment_number == number, Metric.name == order.key)
+    statement = select(number).where(lacks, *conditions_of(wanted))
     if after is not None:
-        beyond = Experiment.number < after.number if order.desc else Experiment.number > after.number
-        statement = statement.where(beyond)
-    ordered = Experiment.number.desc() if order.desc else Experiment.number
-    return [_Place(None, number) for number in session.scalars(statement.order_by(ordered).limit(count))]
+        statement = statement.where(number < after.number if order.desc else number > after.number)
+    statement = statement.order_by(number.desc() if order.desc else number).limit(count)
+    return [_Place(None, number) for number in session.scalars(statement)]
+
+
+def _beyond(value: ColumnElement[Any], number: ColumnElement[int], order: Order, after: _Place) -> ColumnElement[bool]:
+    """Whether a row comes after a place, rows without a value last."""
+    if after.value is None:
+        return and_(value.is_(None), number < after.number if order.desc else number > after.number)
+    here, there = tuple_(value, number), tuple_(after.value, after.number)
+    return or_(here < there if order.desc else here > there, value.is_(None))
+
+
+def _direction(value: ColumnElement[Any], number: ColumnElement[int], order: Order) -> tuple[ColumnElement[Any], ...]:
+    return (value.desc(), number.desc()) if order.desc else (value, number)
 
 
 def _encode_cursor(last: _Place, order: Order) -> str:

@@ -71,9 +71,9 @@ def _create_experiment() -> None:
         sa.Column("progress", sa.JSON),
     )
     for column in ("created_at", "folded_name", "train_runtime", "eval_accuracy"):
-        op.create_index(f"experiment_{column}", "experiment", [column, "number"])
+        op.create_index(f"experiment_{column}", "experiment", [column, "number", "archived"])
     for column in ("status", "owner", "model_name", "dataset_name", "sweep_id"):
-        op.create_index(f"experiment_{column}", "experiment", [column, "created_at", "number"])
+        op.create_index(f"experiment_{column}", "experiment", [column, "created_at", "number", "archived"])
     op.create_index("experiment_idempotency", "experiment", ["owner", "idempotency_key"], unique=True)
 
 
