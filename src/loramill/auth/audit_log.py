@@ -107,7 +107,7 @@ class AuditLog:
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK})
         newest = select(AuditRow.sequence, AuditRow.seal).order_by(AuditRow.sequence.desc()).limit(1)
-        last, link = session.execute(newest).tuples().first() or (0, FIRST_LINK)
+        last, link = session.execute(newest).first() or (0, FIRST_LINK)
         entry = AuditEntry(
             sequence=last + 1,
             time=time.time_ns() // 1000,
