@@ -1,0 +1,89 @@
+"""Which device computes, and in which type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from loramill.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True)
+class ComputeDevice:
+    """A device with the type of the frozen weights and the activations.
+
+    Attributes:
+        reason: what was chosen and why, in one sentence.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def precision(self) -> str:
+        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+
+
+def choose_device(name: str = "auto", bf16: Literal["auto"] | bool = "auto") -> ComputeDevice:
+    """The named device, or the best there is: CUDA, then MPS, then the CPU.
+
+    Args:
+        name: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:<index>``.
+        bf16: ``auto`` means bfloat16 exactly where the hardware multiplies it faster than float32.
+
+    Raises:
+        ConfigError: the named device is not there.
+    """
+    device, why = _find(name)
+    if bf16 == "auto":
+        fast = has_fast_bf16(device)
+        precision = "bfloat16, which this hardware multiplies natively" if fast else "float32"
+    else:
+        fast = bf16
+        precision = f"{'bfloat16' if bf16 else 'float32'}, as configured"
+    dtype = torch.bfloat16 if fast else torch.float32
+    return ComputeDevice(device, dtype, f"Computing on {describe(device)} ({why}) in {precision}.")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 have instructions of their own."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def describe(device: torch.device) -> str:
+    """A device in words."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"the CPU with {threads} thread{'s' if threads != 1 else ''}"
+    return "Apple silicon (mps)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _find(name: str) -> tuple[torch.device, str]:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+        others = "no GPU found" if kind == "cpu" else "found by itself"
+        return torch.device(kind, 0) if kind == "cuda" else torch.device(kind), others
+    device = torch.device(name)
+    present = available[device.type] and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count())
+    if not present:
+        known = ", ".join(kind for kind, there in available.items() if there)
+        raise ConfigError([Problem("training.device", name, f"this machine has no {name}; it has {known}, or say auto")])
+    return device, "as configured"

@@ -1,0 +1,104 @@
+"""An adapter measured on labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loramill.engine.bank import AdapterBank
+from loramill.engine.losses import probabilities, row_losses
+from loramill.engine.step import LabelledTokens, predict_logits
+from loramill.errors import ConfigError, Problem
+from loramill.training.metrics import classification_metrics, multi_label_metrics, regression_metrics
+
+LOWER_IS_BETTER = {"loss", "log_loss", "ece", "hamming_loss", "mse", "mae"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an adapter says of some rows, and how good that is.
+
+    Attributes:
+        logits, probabilities: ``[rows, labels]`` float32 on the CPU.
+        losses: ``[rows]``.
+        metrics: JSON values by name.
+    """
+
+    logits: Tensor
+    probabilities: Tensor
+    losses: Tensor
+    metrics: dict[str, Any]
+
+
+def evaluate(bank: AdapterBank, adapter: int, data: LabelledTokens, label_names: Sequence[str]) -> Evaluation:
+    """Measure one adapter of the bank on all rows of ``data``."""
+    logits = predict_logits(bank, adapter, data.rows).float()
+    chances = probabilities(logits, data.problem_type)
+    losses = row_losses(logits, data.labels, data.problem_type)
+    metrics = {"loss": float(losses.mean()), **_metrics(chances, data, label_names), "samples": len(data)}
+    return Evaluation(logits, chances, losses, metrics)
+
+
+def best_metric_value(metrics: dict[str, Any], name: str) -> float:
+    """The metric that chooses the best checkpoint, turned so that more is better.
+
+    Raises:
+        ConfigError: the evaluation has no such number; says which it has.
+    """
+    plain = name.removeprefix("eval_")
+    value = metrics.get(plain)
+    if not isinstance(value, int | float):
+        known = ", ".join(key for key, number in metrics.items() if isinstance(number, float))
+        raise ConfigError([Problem("training.metric_for_best_model", name, f"the evaluation has {known}")])
+    return -value if plain in LOWER_IS_BETTER else float(value)
+
+
+def default_best_metric(name: str, problem_type: str) -> str:
+    """Regression has no accuracy: the default metric becomes the loss there."""
+    return "loss" if problem_type == "regression" and name == "accuracy" else name
+
+
+def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, row_ids: np.ndarray[Any, Any]) -> None:
+    """One Parquet row for each evaluated row, so that two runs can be compared row by row later.
+
+    Columns: row int64, label, prediction int64, probabilities list<float32>, loss float32; what has no single class
+    (multi-label) has lists for label and prediction, and regression has floats.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    chances = evaluation.probabilities.numpy()
+    if data.problem_type == "single_label_classification":
+        label, prediction = data.labels.numpy(), chances.argmax(1)
+    elif data.problem_type == "regression":
+        label, prediction = data.labels.numpy(), chances[:, 0]
+    else:
+        label, prediction = list(data.labels.long().numpy()), list((chances > 0.5).astype(np.int64))
+    columns = {
+        "row": row_ids,
+        "label": label,
+        "prediction": prediction,
+        "probabilities": pa.array(list(chances), type=pa.list_(pa.float32())),
+        "loss": evaluation.losses.numpy(),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def _metrics(chances: Tensor, data: LabelledTokens, label_names: Sequence[str]) -> dict[str, Any]:
+    values, labels = chances.double().numpy(), data.labels.numpy()
+    if data.problem_type == "single_label_classification":
+        return classification_metrics(values, labels, label_names)
+    if data.problem_type == "multi_label_classification":
+        return multi_label_metrics(values, labels, label_names)
+    return regression_metrics(values[:, 0], labels.astype(np.float64))
+
+
+def as_labels(labels: np.ndarray[Any, Any]) -> Tensor:
+    """Label array of the data layer as the tensor that the losses take."""
+    return torch.from_numpy(np.ascontiguousarray(labels))

@@ -1,0 +1,81 @@
+"""The final model: adapter, head, tokenizer, labels and card in one folder, in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loramill.base_models import BaseModelFiles
+from loramill.config.schema import ExperimentConfig
+from loramill.engine.bank import Adapter
+from loramill.engine.base import FrozenBase
+from loramill.engine.losses import ProblemType
+from loramill.engine.peft_format import save_adapter
+from loramill.files import publish_folder, write_atomic, write_json
+
+LABELS_FILE = "labels.json"
+
+
+def save_final_model(
+    folder: Path,
+    base: FrozenBase,
+    adapter: Adapter,
+    *,
+    files: BaseModelFiles,
+    config: ExperimentConfig,
+    label_names: Sequence[str],
+    problem_type: ProblemType,
+    metrics: dict[str, Any],
+) -> None:
+    """Write ``final_model/`` whole or not at all."""
+    staged = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    save_adapter(staged, base, adapter, base_name=files.reference)
+    for file in files.tokenizer_files:
+        shutil.copyfile(file, staged / file.name)
+    write_json(
+        staged / LABELS_FILE,
+        {
+            "label_names": list(label_names),
+            "problem_type": problem_type,
+            "base_model": config.model.name,
+            "max_length": config.data.max_length,
+        },
+    )
+    write_atomic(staged / "README.md", model_card(config, files, label_names, metrics))
+    publish_folder(staged, folder)
+
+
+def model_card(
+    config: ExperimentConfig, files: BaseModelFiles, label_names: Sequence[str], metrics: dict[str, Any]
+) -> str:
+    """The model card, with the metadata block that the hub reads."""
+    numbers = [f"| {name} | {value:.4f} |" for name, value in metrics.items() if isinstance(value, float)]
+    data = " / ".join(filter(None, (config.data.dataset_name, config.data.dataset_config)))
+    lora = config.lora
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {json.dumps(files.reference if files.reference == files.name else files.name)}",
+            "library_name: peft",
+            "pipeline_tag: text-classification",
+            "tags: [lora, loramill]",
+            "---",
+            f"# {config.experiment_name}",
+            "",
+            f"A LoRA adapter (r {lora.r}, alpha {lora.lora_alpha:g}) on `{config.model.name}`, trained on {data}.",
+            f"Labels: {', '.join(label_names)}.",
+            "",
+            "| metric (evaluation split) | value |",
+            "|---|---|",
+            *numbers,
+            "",
+            "Load it with `PeftModel.from_pretrained(base, folder)`, where base is "
+            f"`AutoModelForSequenceClassification.from_pretrained(..., num_labels={max(1, len(label_names))})`.",
+            "",
+        ]
+    )

@@ -1,0 +1,140 @@
+"""The training loop: one trial or many, in steps that all of them take together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from loramill.engine.bank import AdapterBank
+from loramill.engine.step import LabelledTokens, StepResult, accumulate_gradients
+from loramill.errors import NonFiniteLossError, OutOfMemoryError
+from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager
+from loramill.training.device import is_out_of_memory
+from loramill.training.evaluation import evaluate
+from loramill.training.training_state import save_state
+from loramill.training.trial import Trial
+
+MEMORY_TRIES = 5
+SAVE_INTERVAL_SECONDS = 60.0
+"""Without ``save_steps`` a checkpoint is saved at least this often, so that a crash costs a minute, not the run."""
+
+StopReason = Literal["stopped", "time_limit"]
+
+
+class StepObserver(Protocol):
+    """Whoever measures the steps, such as ``PerformanceMonitor``."""
+
+    def record_step(self, *, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
+
+
+@dataclass
+class TrialRun:
+    """A trial with what the loop needs to save and to judge it."""
+
+    trial: Trial
+    checkpoints: CheckpointManager
+    evaluation: LabelledTokens
+    label_names: Sequence[str]
+    base_name: str
+    micro_rows: int
+
+
+def train_trials(
+    bank: AdapterBank, runs: Sequence[TrialRun], *, should_stop: Callable[[], bool], observer: StepObserver
+) -> StopReason | None:
+    """Train until every trial has finished, somebody asks to stop, or the time limit is reached.
+
+    Trials that stop keep a checkpoint of their last step.
+
+    Returns:
+        Why it stopped before the end; ``None`` when all trials finished.
+
+    Raises:
+        NonFiniteLossError, OutOfMemoryError, StorageError: a verified checkpoint remains.
+    """
+    while active := [run for run in runs if not run.trial.finished]:
+        if reason := _stop_reason(active, should_stop):
+            for run in active:
+                _save(bank, run, metric=None)
+            return reason
+        started = time.perf_counter()
+        results = _take_step(bank, active)
+        seconds = time.perf_counter() - started
+        for run, result in zip(active, results, strict=True):
+            observer.record_step(
+                rows=result.rows, tokens=result.tokens, padded_tokens=result.places, seconds=seconds / len(active)
+            )
+            run.trial.progress.seconds += seconds / len(active)
+            _learn(bank, run, result)
+            _finish_step(bank, run)
+    return None
+
+
+def _stop_reason(active: Sequence[TrialRun], should_stop: Callable[[], bool]) -> StopReason | None:
+    if should_stop():
+        return "stopped"
+    limits = [(run.trial.config.training.max_seconds, run.trial.progress.seconds) for run in active]
+    return "time_limit" if any(limit is not None and spent >= limit for limit, spent in limits) else None
+
+
+def _take_step(bank: AdapterBank, active: Sequence[TrialRun]) -> list[StepResult]:
+    """Gradients of one step of every trial; out of memory, the micro-batches are halved and the step repeated.
+
+    The batch that the optimizer sees stays the same, since micro-batches are summed.
+    """
+    for tries in range(MEMORY_TRIES + 1):
+        try:
+            return accumulate_gradients(bank, [run.trial.next_batch(run.micro_rows) for run in active])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if tries == MEMORY_TRIES or all(run.micro_rows == 1 for run in active):
+                raise OutOfMemoryError(
+                    f"Out of memory with {active[0].micro_rows} rows in a forward pass, after {tries} smaller tries.",
+                    fix="Lower data.max_length or training.per_device_train_batch_size, or use a smaller base model.",
+                ) from error
+        for run in active:
+            run.trial.adapter.grads.zero_()
+            run.micro_rows = max(1, run.micro_rows // 2)
+            message = f"Out of memory: going on with {run.micro_rows} rows in a forward pass, same effective batch."
+            run.trial.emit({"type": "note", "message": message})
+    raise AssertionError("unreachable")
+
+
+def _learn(bank: AdapterBank, run: TrialRun, result: StepResult) -> None:
+    try:
+        run.trial.learn(result)
+    except NonFiniteLossError:
+        if run.checkpoints.last is None and run.trial.progress.step:
+            _save(bank, run, metric=None)
+        raise
+
+
+def _finish_step(bank: AdapterBank, run: TrialRun) -> None:
+    """Evaluate and save what is due after a step."""
+    started, metric = time.perf_counter(), None
+    if run.trial.evaluation_due():
+        measured = evaluate(bank, run.trial.index, run.evaluation, run.label_names)
+        metric = run.trial.judge(measured.metrics)
+    run.trial.progress.seconds += time.perf_counter() - started
+    if metric is not None or run.trial.save_due() or _overdue(run):
+        _save(bank, run, metric=metric)
+
+
+def _overdue(run: TrialRun) -> bool:
+    last = run.checkpoints.last
+    return run.trial.progress.seconds - (last.seconds if last else 0.0) > SAVE_INTERVAL_SECONDS
+
+
+def _save(bank: AdapterBank, run: TrialRun, *, metric: float | None) -> None:
+    progress = run.trial.progress
+    last = run.checkpoints.last
+    if last is not None and last.step == progress.step:
+        return
+    path = run.checkpoints.save(
+        Checkpoint(progress.step, metric, progress.seconds),
+        lambda folder: save_state(folder, bank.base, run.trial, base_name=run.base_name),
+    )
+    run.trial.emit({"type": "checkpoint", "step": progress.step, "path": path.name})
