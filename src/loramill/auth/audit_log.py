@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -33,7 +33,7 @@ APPEND_LOCK = 7_264_532
 TOKEN_SHAPES = re.compile(r"eyJ[\w-]+\.[\w.-]+|lmr_[\w-]+")
 COLUMNS = tuple(getattr(AuditRow, name) for name in AuditEntry.__dataclass_fields__)
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class AuditLog:
         try:
             self._anchor.append(row.sequence, row.seal)
         except OSError as error:  # the change is committed: failing now would only have the caller repeat it
-            log.error("audit_anchor_not_written", path=str(self._anchor.path), row=row.sequence, error=str(error))
+            log.error("Audit row %d is not in the anchor file %s: %s", row.sequence, self._anchor.path, error)
 
 
 def _check_query(limit: int, **times: float | None) -> None:
