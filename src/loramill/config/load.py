@@ -15,7 +15,11 @@ from pydantic.fields import FieldInfo
 from loramill.config.schema import ExperimentConfig
 from loramill.errors import ConfigError, Problem
 
-ALIASES = {"epochs": "training.num_train_epochs", "batch_size": "training.per_device_train_batch_size"}
+ALIASES = {
+    "epochs": "training.num_train_epochs",
+    "batch_size": "training.per_device_train_batch_size",
+    "model_name": "model.name",
+}
 """Short names of the command line beside the leaf names of the tree."""
 
 

@@ -76,7 +76,9 @@ def run_training(
     bank, run = _add_adapter(config, folder, base, files, tokenizer, data, on_event)
     if resume:
         _restore(run, base)
-    with PerformanceMonitor(on_sample=lambda sample: on_event({"type": "resource", **sample})) as monitor:
+    with PerformanceMonitor(
+        folder.path, on_sample=lambda sample: on_event({"type": "resource", **sample.as_dict()})
+    ) as monitor:
         stopped = train_trials(bank, [run], should_stop=should_stop, observer=monitor)
         if stopped:
             return RunResult(folder.id, stopped, {})
