@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 import psutil
+
+from loramill.redaction import redact_command
 
 PACKAGES = (
     "loramill",
@@ -29,8 +29,6 @@ PACKAGES = (
 """Packages whose version can change a result or a file."""
 
 GIT_TIMEOUT_SECONDS = 2.0
-SECRET_FLAG = re.compile(r"(token|secret|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
-URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def describe_environment(folder: Path | None = None) -> dict[str, object]:
@@ -47,7 +45,7 @@ def describe_environment(folder: Path | None = None) -> dict[str, object]:
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": _gpus(),
         "git": _git_state(folder or Path.cwd()),
-        "command": hide_secrets(sys.argv),
+        "command": redact_command(sys.argv),
     }
 
 
@@ -60,23 +58,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def hide_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line whose passwords, tokens and credentials in URLs are replaced by ``***``."""
-    shown: list[str] = []
-    hide_next = False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        names_secret = bool(SECRET_FLAG.search(name))
-        if hide_next:
-            shown.append("***")
-        elif names_secret and equals:
-            shown.append(f"{name}=***")
-        else:
-            shown.append(URL_CREDENTIALS.sub("***", argument))
-        hide_next = names_secret and not equals and argument.startswith("-")
-    return shown
 
 
 def _cpu_model() -> str:

@@ -1,0 +1,190 @@
+"""What this process and its machine are using right now: CPU, memory, disk, GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+CLOCK_TICK = 0.01
+"""Seconds; the kernel counts CPU time in these."""
+
+
+@dataclass(frozen=True)
+class ResourceSample:
+    """One reading. ``None`` where the machine does not say.
+
+    Attributes:
+        seconds: time since the probe was opened.
+        cpu_percent: of this process since the last reading; 100 is one busy core.
+        machine_cpu_percent: of all cores, all processes, since the last reading.
+        rss_bytes: memory of this process that is in RAM.
+        machine_memory_percent: share of the RAM that is in use.
+        disk_free_bytes: free where the run writes.
+        disk_read_bytes, disk_written_bytes: by this process since the probe was opened.
+        gpu_percent: mean over the GPUs that this process may use, of the time that a kernel ran.
+        gpu_memory_bytes: in use (by everyone) on the fullest of these GPUs.
+    """
+
+    seconds: float
+    cpu_percent: float
+    machine_cpu_percent: float
+    rss_bytes: int
+    machine_memory_percent: float
+    disk_free_bytes: int
+    disk_read_bytes: int | None
+    disk_written_bytes: int | None
+    gpu_percent: float | None
+    gpu_memory_bytes: int | None
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+class ResourceProbe:
+    """Reads ``ResourceSample`` on demand; a context manager, since the GPU driver is opened and closed.
+
+    Args:
+        folder: on the disk whose free space matters; need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = _existing(folder)
+        self._process = psutil.Process()
+        self._cpu = CpuMeter(self._process)
+        self._gpus = GpuProbe()
+
+    def __enter__(self) -> ResourceProbe:
+        self._gpus.open()
+        self._started = time.monotonic()
+        self._first_read, self._first_written = self._disk_traffic()
+        self._cpu.read()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._gpus.close()
+
+    def read(self) -> ResourceSample:
+        """Take one reading; costs well under a millisecond without a GPU."""
+        cpu_percent, machine_cpu_percent = self._cpu.read()
+        read, written = self._disk_traffic()
+        gpu_percent, gpu_memory_bytes = self._gpus.read()
+        return ResourceSample(
+            seconds=time.monotonic() - self._started,
+            cpu_percent=cpu_percent,
+            machine_cpu_percent=machine_cpu_percent,
+            rss_bytes=self._process.memory_info().rss,
+            machine_memory_percent=psutil.virtual_memory().percent,
+            disk_free_bytes=psutil.disk_usage(str(self._folder)).free,
+            disk_read_bytes=_difference(read, self._first_read),
+            disk_written_bytes=_difference(written, self._first_written),
+            gpu_percent=gpu_percent,
+            gpu_memory_bytes=gpu_memory_bytes,
+        )
+
+    def _disk_traffic(self) -> tuple[int | None, int | None]:
+        try:
+            counters = self._process.io_counters()
+        except (AttributeError, psutil.Error, OSError):  # macOS has no such counters; a container may hide them
+            return None, None
+        return counters.read_bytes, counters.write_bytes
+
+
+class CpuMeter:
+    """CPU use between two readings. psutil's own percentages are kept per thread, and a run is read from two."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._last = self._counters()
+
+    def read(self) -> tuple[float, float]:
+        """Percent since the last reading: of this process (100 is one core), and of the whole machine."""
+        before, self._last = self._last, self._counters()
+        wall, own, busy, total = (now - then for now, then in zip(self._last, before, strict=True))
+        return 100 * own / max(wall, CLOCK_TICK), 100 * busy / max(total, CLOCK_TICK)
+
+    def _counters(self) -> tuple[float, float, float, float]:
+        """Seconds: of the clock, of this process's CPU time, of busy cores, of all cores."""
+        own = self._process.cpu_times()
+        machine = psutil.cpu_times()._asdict()
+        total = sum(machine.values()) - machine.get("guest", 0) - machine.get("guest_nice", 0)  # counted in user
+        idle = machine["idle"] + machine.get("iowait", 0)
+        return time.monotonic(), own.user + own.system, total - idle, total
+
+
+class GpuProbe:
+    """Utilization and memory of the NVIDIA GPUs that this process may use; nothing where there are none."""
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._handles: list[Any] = []
+
+    def open(self) -> None:
+        try:
+            import pynvml
+        except ImportError:  # comes with the extra "train"
+            return
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+            self._handles = _visible_gpus(pynvml)
+
+    def close(self) -> None:
+        if self._nvml:
+            with contextlib.suppress(self._nvml.NVMLError):
+                self._nvml.nvmlShutdown()
+        self._nvml, self._handles = None, []
+
+    def read(self) -> tuple[float | None, int | None]:
+        """Mean utilization in percent, and bytes in use on the fullest GPU."""
+        if not self._handles:
+            return None, None
+        try:
+            percents = [self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in self._handles]
+            used = [self._nvml.nvmlDeviceGetMemoryInfo(handle).used for handle in self._handles]
+        except self._nvml.NVMLError:  # a slice of a GPU (MIG) does not say
+            return None, None
+        return sum(percents) / len(percents), max(used)
+
+
+def peak_rss_bytes() -> int | None:
+    """The most RAM that this process ever held, as the operating system counted it; ``None`` on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+
+
+def _visible_gpus(nvml: Any) -> list[Any]:
+    """Handles of all GPUs, or of those that ``CUDA_VISIBLE_DEVICES`` names by index or UUID."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    handles = []
+    for name in filter(None, map(str.strip, visible.split(","))):
+        if name.isdecimal():
+            handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)))
+        elif not name.startswith("-"):  # CUDA takes -1 as "none of what follows"
+            handles.append(nvml.nvmlDeviceGetHandleByUUID(name))
+        else:
+            break
+    return handles
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
+def _difference(now: int | None, before: int | None) -> int | None:
+    return None if now is None or before is None else now - before
