@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from loramill.errors import CorruptFileError, NotFoundError
 from loramill.files import named_storage_errors, sync_folder, write_atomic, write_json
 
@@ -145,14 +147,28 @@ class ExperimentFolder:
         """The YAML text of the whole config; "" when the run never got that far."""
         return _read_text(self.config_file)
 
+    def read_config_tree(self) -> dict[str, Any]:
+        """The config as plain values, unchecked: an imported run need not fit our schema.
+
+        Raises:
+            CorruptFileError: it is not a YAML mapping.
+        """
+        try:
+            tree = yaml.safe_load(self.read_config())
+        except yaml.YAMLError as error:
+            raise CorruptFileError(f"{self.config_file} is not YAML: {error}") from error
+        if not isinstance(tree, dict | None):
+            raise CorruptFileError(f"{self.config_file} must hold a mapping.")
+        return tree or {}
+
     def read_metrics(self) -> dict[str, Any]:
-        return _read_json(self.metrics_file)
+        return read_json(self.metrics_file)
 
     def read_environment(self) -> dict[str, Any]:
-        return _read_json(self.environment_file)
+        return read_json(self.environment_file)
 
     def read_data(self) -> dict[str, Any]:
-        return _read_json(self.data_file)
+        return read_json(self.data_file)
 
     def read_log(self) -> str:
         return _read_text(self.log_file)
@@ -171,29 +187,7 @@ def is_plain_name(experiment_id: str) -> bool:
     )
 
 
-def iter_folders(results_folder: Path) -> list[ExperimentFolder]:
-    """Every experiment folder, sorted by id: the folders that hold a ``config.yaml``."""
-    if not results_folder.is_dir():
-        return []
-    return [ExperimentFolder(path.parent) for path in sorted(results_folder.glob("*/config.yaml"))]
-
-
-def _parse_event(line: str) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty when the file is not there.
 
     Raises:
@@ -209,3 +203,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} must hold a JSON object.")
     return value
+
+
+def _parse_event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

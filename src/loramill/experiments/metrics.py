@@ -9,6 +9,16 @@ from typing import Any
 STRUCTURED = frozenset({"per_class", "confusion_matrix", "calibration"})
 """Parts of ``metrics.json`` that are tables, read by the report and not one number each."""
 
+LOWER_IS_BETTER = frozenset(
+    {"loss", "runtime", "time", "error", "perplexity", "ece", "mse", "rmse", "mae", "bytes", "seconds", "ms"}
+)
+"""Words in a metric's name that say so; of every other metric the largest value is best."""
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether the smallest value of a metric is the best one, by the words of its name."""
+    return not LOWER_IS_BETTER.isdisjoint(metric.split("_"))
+
 
 def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """``{"eval": {"accuracy": 0.9}}`` -> ``{"eval_accuracy": 0.9}``; only finite numbers."""

@@ -45,8 +45,8 @@ INDEXED_WITH: dict[str, tuple[str, ...]] = {
 ALWAYS_THERE = ("created_at", "name")
 MAX_LIMIT = 1000
 SMALL_RECORD = 2_000
-SAMPLE = 300
-ENOUGH = 5
+SAMPLE = 200
+ENOUGH = 4
 """A filter is narrow when fewer than ENOUGH of SAMPLE rows pass it; a small record needs no sample."""
 
 

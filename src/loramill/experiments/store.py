@@ -1,6 +1,7 @@
-"""Every question to, and every change of, the experiment record. No SQL is written elsewhere.
+"""Every question to, and every change of, the experiment record.
 
-A store works in the session of its caller and never commits: transactions open at the edge.
+A store works in the session of its caller and never commits: transactions open at the edge. What it is asked in one
+transaction happens whole or not at all. The queries of lists are in ``search``, those of totals in ``statistics``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,31 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from loramill.config.schema import ExperimentConfig
-from loramill.errors import ConflictError, NotFoundError
+from loramill.errors import ConfigError, ConflictError, NotFoundError, Problem
 from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.metrics import flatten_metrics
-from loramill.experiments.models import FINISHED, DataLink, Experiment, ExperimentConfigRow, Metric, Status, Tag
+from loramill.experiments.models import (
+    FINISHED,
+    DataLink,
+    Experiment,
+    ExperimentConfigRow,
+    Metric,
+    ModelAlias,
+    Status,
+    Tag,
+)
 from loramill.experiments.search import ExperimentPage, Order, find_page
+from loramill.experiments.statistics import (
+    ExperimentStatistics,
+    GroupStatistics,
+    MetricStatistics,
+    group_statistics,
+    metric_statistics,
+    overall_statistics,
+)
 from loramill.experiments.summaries import ExperimentSummary, summarize
+
+MAX_TAG = 255
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,7 @@ class NewExperiment:
     task: str
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     owner: str | None = None
+    language: str | None = None
     source: str = "loramill"
     sweep_id: str | None = None
     parent_id: str | None = None
@@ -95,6 +116,11 @@ class ExperimentStore:
         """One experiment as lists show it, with its metrics and tags."""
         return summarize(self._session, [self.get(experiment_id).number])[0]
 
+    def newest(self, status: Status = Status.SUCCESS) -> ExperimentSummary | None:
+        """The newest experiment with a status, which is what ``make serve`` means without an id."""
+        page = self.list_page(ExperimentFilter(status=status), limit=1)
+        return page.items[0] if page.items else None
+
     def list_page(
         self,
         wanted: ExperimentFilter | None = None,
@@ -105,6 +131,20 @@ class ExperimentStore:
     ) -> ExperimentPage:
         """One page of the experiments that pass the filter; see ``search.find_page``."""
         return find_page(self._session, wanted or ExperimentFilter(), order or Order(), limit, cursor)
+
+    def statistics(self, wanted: ExperimentFilter | None = None) -> ExperimentStatistics:
+        """Totals over the experiments that pass the filter."""
+        return overall_statistics(self._session, wanted or ExperimentFilter())
+
+    def statistics_by(
+        self, column: str, metric: str = "eval_accuracy", wanted: ExperimentFilter | None = None
+    ) -> list[GroupStatistics]:
+        """One line a model (``model_name``), data set (``dataset_name``) or owner: how its runs did by a metric."""
+        return group_statistics(self._session, column, metric, wanted or ExperimentFilter())
+
+    def metric_statistics(self, wanted: ExperimentFilter | None = None) -> list[MetricStatistics]:
+        """One line a metric: how it is spread over the experiments that pass the filter."""
+        return metric_statistics(self._session, wanted or ExperimentFilter())
 
     def mark_started(self, experiment_id: str, *, attempt: int | None = None) -> None:
         """Note that work began. ``attempt`` fences this and every later mark: see ``_change``."""
@@ -153,14 +193,6 @@ class ExperimentStore:
         experiment.eval_accuracy = flat.get("eval_accuracy")
         self._session.flush()
 
-    def metrics(self, experiment_id: str) -> dict[str, float]:
-        """Every metric of one experiment, by name."""
-        number = self.get(experiment_id).number
-        rows = self._session.execute(
-            select(Metric.name, Metric.value).where(Metric.experiment_number == number).order_by(Metric.name)
-        )
-        return dict(rows.tuples())
-
     def link_data(self, experiment_id: str, role: str, version_ids: Iterable[str]) -> None:
         """Record the data versions that an experiment trained (``train``) or evaluated (``eval``) on."""
         number = self.get(experiment_id).number
@@ -168,9 +200,66 @@ class ExperimentStore:
             self._session.merge(DataLink(experiment_number=number, role=role, version_id=version_id))
         self._session.flush()
 
-    def tags(self, experiment_id: str) -> list[str]:
+    def data_of(self, experiment_id: str) -> dict[str, list[str]]:
+        """Role -> data versions of one experiment."""
         number = self.get(experiment_id).number
-        return list(self._session.scalars(select(Tag.name).where(Tag.experiment_number == number).order_by(Tag.name)))
+        versions: dict[str, list[str]] = {}
+        statement = select(DataLink.role, DataLink.version_id).where(DataLink.experiment_number == number)
+        for role, version_id in self._session.execute(statement.order_by(DataLink.role, DataLink.version_id)):
+            versions.setdefault(role, []).append(version_id)
+        return versions
+
+    def experiments_using(self, version_id: str) -> list[tuple[str, str]]:
+        """(id, role) of every experiment that trained or evaluated on a data version, oldest first."""
+        statement = select(Experiment.id, DataLink.role).join(DataLink, DataLink.experiment_number == Experiment.number)
+        rows = self._session.execute(statement.where(DataLink.version_id == version_id).order_by(Experiment.number))
+        return [(experiment_id, role) for experiment_id, role in rows]
+
+    def set_notes(self, experiment_id: str, notes: str) -> None:
+        self.get(experiment_id).notes = notes
+        self._session.flush()
+
+    def set_archived(self, experiment_id: str, archived: bool) -> None:
+        """Hide an experiment from plain lists, or show it again."""
+        self.get(experiment_id).archived = archived
+        self._session.flush()
+
+    def add_tags(self, experiment_id: str, tags: Iterable[str]) -> None:
+        """Put labels on an experiment; those it has already stay.
+
+        Raises:
+            ConfigError: a tag is empty or longer than 255 characters.
+        """
+        number = self.get(experiment_id).number
+        wanted = [tag.strip() for tag in tags]
+        problems = [Problem("tag", tag[:40], f"use 1 to {MAX_TAG} characters") for tag in wanted if not _is_tag(tag)]
+        if problems:
+            raise ConfigError(problems, source="tags")
+        for tag in wanted:
+            self._session.merge(Tag(experiment_number=number, name=tag))
+        self._session.flush()
+
+    def remove_tags(self, experiment_id: str, tags: Iterable[str]) -> None:
+        number = self.get(experiment_id).number
+        self._session.execute(delete(Tag).where(Tag.experiment_number == number, Tag.name.in_(list(tags))))
+
+    def delete(self, experiment_id: str) -> None:
+        """Remove an experiment's row and all that hangs on it; its folder is another matter (see ``deletion``).
+
+        Raises:
+            ConflictError: it is at work, in production, or named by an alias.
+        """
+        experiment = self.get(experiment_id)
+        if experiment.status in (Status.STARTED, Status.PROGRESS):
+            raise ConflictError(f"Experiment {experiment_id!r} is {experiment.status}.", fix="Cancel it first.")
+        alias = self._session.scalar(
+            select(ModelAlias.name).where(ModelAlias.experiment_number == experiment.number).limit(1)
+        )
+        if alias or experiment.stage == "production":
+            held = f"named by the alias {alias!r}" if alias else "in production"
+            raise ConflictError(f"Experiment {experiment_id!r} is {held}.", fix="Move that to another model first.")
+        self._session.delete(experiment)
+        self._session.flush()
 
     def _change(self, experiment_id: str, attempt: int | None, **values: Any) -> None:
         """Write to a row that is not finished, and only for the holder of the current attempt, in one UPDATE.
@@ -189,3 +278,7 @@ class ExperimentStore:
             experiment = self.get(experiment_id)
             state = f"it is {experiment.status}, attempt {experiment.attempt}"
             raise ConflictError(f"Experiment {experiment_id!r} was not changed: {state}.")
+
+
+def _is_tag(tag: str) -> bool:
+    return 0 < len(tag) <= MAX_TAG

@@ -1,0 +1,175 @@
+"""``record.json``: what only the database knows of an experiment, kept beside its files.
+
+Owner, tags, notes, stage, aliases and history come from people, not from training. Whoever changes them saves this
+file after the commit, so that ``reindex`` can rebuild the whole record from the folders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loramill.database import Database
+from loramill.errors import CorruptFileError
+from loramill.experiments.folder import ExperimentFolder, read_json
+from loramill.experiments.models import Status
+from loramill.experiments.registry import ModelRegistry, RegistryMove
+from loramill.experiments.store import ExperimentStore, NewExperiment
+from loramill.files import write_json
+
+RECORD_FILE = "record.json"
+FOLDER_TIME = re.compile(r"_(\d{8}_\d{6})(?:_\d+)?$")
+BATCH = 500
+TIMES = ("created_at", "started_at", "finished_at")
+REQUIRED = ("name", "model_name", "dataset_name", "task", "created_at", "status")
+OUTCOME = ("status", "started_at", "finished_at", "error_code", "error_message", "notes", "archived", "stage")
+IDENTITY = (
+    "name", "owner", "model_name", "dataset_name", "task", "language", "source", "created_at", "sweep_id",
+    "parent_id", "parent_relation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReindexReport:
+    """What ``reindex`` did: ids it added, how many it knew, and (id, reason) of those it could not read."""
+
+    added: tuple[str, ...]
+    known: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def save_record(database: Database, results_folder: Path, experiment_id: str) -> None:
+    """Write ``record.json`` as the database has it now; nothing when the experiment has no folder here.
+
+    Raises:
+        NotFoundError: no experiment has this id.
+        StorageError: the file cannot be written.
+    """
+    with database.reading() as session:
+        record = _describe(ExperimentStore(session), ModelRegistry(session), experiment_id)
+    path = results_folder / experiment_id
+    if path.is_dir():
+        write_json(path / RECORD_FILE, record)
+
+
+def reindex(database: Database, results_folder: Path) -> ReindexReport:
+    """Add every folder's experiment that the database lacks; rows that are there stay as they are."""
+    records, unreadable = [], []
+    for folder in iter_folders(results_folder):
+        try:
+            records.append((folder, _read_record(folder)))
+        except CorruptFileError as error:
+            unreadable.append((folder.id, error.message))
+    records.sort(key=lambda found: (found[1]["created_at"], found[0].id))
+    added: list[str] = []
+    for first in range(0, len(records), BATCH):
+        with database.transaction() as session:
+            store, registry = ExperimentStore(session), ModelRegistry(session)
+            for folder, record in records[first : first + BATCH]:
+                if store.find(folder.id) is None:
+                    _restore(store, registry, folder, record)
+                    added.append(folder.id)
+    return ReindexReport(tuple(added), len(records) - len(added), tuple(unreadable))
+
+
+def iter_folders(results_folder: Path) -> list[ExperimentFolder]:
+    """Every experiment folder, sorted by id: the folders that hold a ``config.yaml``."""
+    return [ExperimentFolder(path.parent) for path in sorted(results_folder.glob("*/config.yaml"))]
+
+
+def _describe(store: ExperimentStore, registry: ModelRegistry, experiment_id: str) -> dict[str, Any]:
+    summary = store.get_summary(experiment_id).as_dict()
+    return {
+        **{name: summary[name] for name in (*IDENTITY, *OUTCOME)},
+        "tags": list(summary["tags"]),
+        "data": store.data_of(experiment_id),
+        "aliases": registry.aliases(experiment_id),
+        "history": [move.as_dict() for move in registry.history(experiment_id)],
+    }
+
+
+def _read_record(folder: ExperimentFolder) -> dict[str, Any]:
+    """The saved record; for a folder without one, what its other files tell."""
+    record = read_json(folder.path / RECORD_FILE) or _infer_record(folder)
+    try:
+        for name in TIMES:
+            record[name] = datetime.fromisoformat(record[name]) if record.get(name) else None
+        missing = [name for name in REQUIRED if not record.get(name)]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (ValueError, TypeError) as error:
+        raise CorruptFileError(f"{folder.path / RECORD_FILE} is not a record: {error}") from error
+    return record
+
+
+def _infer_record(folder: ExperimentFolder) -> dict[str, Any]:
+    config = folder.read_config_tree()
+    model, data = _section(config, "model"), _section(config, "data")
+    dataset = str(data.get("dataset_name", "unknown"))
+    events = folder.read_events()
+    times = [event["time"] for event in events if isinstance(event.get("time"), (int, float))]
+    status = _infer_status(folder, events)
+    return {
+        "name": str(config.get("experiment_name", folder.id)),
+        "model_name": str(model.get("name", "unknown")),
+        "dataset_name": f"{dataset}/{data['dataset_config']}" if data.get("dataset_config") else dataset,
+        "task": str(_section(config, "lora").get("task_type", "SEQ_CLS")),
+        "created_at": _created_at(folder).isoformat(),
+        "started_at": _iso(times[0]) if times else None,
+        "finished_at": _iso(times[-1]) if times and status in (Status.SUCCESS, Status.FAILURE) else None,
+        "status": status,
+        "data": _data_versions(folder.read_data()),
+    }
+
+
+def _infer_status(folder: ExperimentFolder, events: list[dict[str, Any]]) -> str:
+    statuses = [event["status"] for event in events if event.get("type") == "status" and event.get("status")]
+    if statuses and statuses[-1] in list(Status):
+        return str(statuses[-1])
+    return Status.SUCCESS if folder.read_metrics() else Status.FAILURE
+
+
+def _created_at(folder: ExperimentFolder) -> datetime:
+    """The local time in the folder's name, or else the time of its config."""
+    found = FOLDER_TIME.search(folder.id)
+    try:
+        return datetime.strptime(found[1], "%Y%m%d_%H%M%S").astimezone(UTC) if found else _changed_at(folder)
+    except ValueError:
+        return _changed_at(folder)
+
+
+def _changed_at(folder: ExperimentFolder) -> datetime:
+    return datetime.fromtimestamp(folder.config_file.stat().st_mtime, UTC)
+
+
+def _data_versions(data: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Role -> version ids of ``data.json``."""
+    versions = {role: _section(data, role).get("version") for role in ("train", "eval")}
+    return {role: [str(version)] for role, version in versions.items() if version}
+
+
+def _restore(store: ExperimentStore, registry: ModelRegistry, folder: ExperimentFolder, record: dict[str, Any]) -> None:
+    identity = {name: record[name] for name in IDENTITY if name in record}
+    experiment = store.create(NewExperiment(id=folder.id, config=folder.read_config_tree(), **identity))
+    store.record_metrics(folder.id, folder.read_metrics())
+    store.add_tags(folder.id, record.get("tags", []))
+    for role, versions in record.get("data", {}).items():
+        store.link_data(folder.id, role, versions)
+    for name in OUTCOME:
+        if name in record:
+            setattr(experiment, name, record[name])
+    moves = [RegistryMove(**{**move, "at": datetime.fromisoformat(move["at"])}) for move in record.get("history", [])]
+    registry.restore(folder.id, moves, record.get("aliases", []))
+
+
+def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = tree.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
