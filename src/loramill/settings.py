@@ -18,7 +18,12 @@ class Settings(BaseSettings):
     """Everything loramill takes from the environment."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_file_encoding="utf-8", env_ignore_empty=True, populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        env_prefix="LORAMILL_",  # a field's own name is read too, and HOME must not become LORAMILL_HOME
     )
 
     home: Path = Field(Path(), alias="LORAMILL_HOME", description="Folder that holds results/, data/ and .env.")
@@ -66,7 +71,7 @@ class Settings(BaseSettings):
     def load(cls) -> Settings:
         """Read the environment, then ``$LORAMILL_HOME/.env`` for what the environment leaves open."""
         home = Path(os.environ.get("LORAMILL_HOME", "."))
-        return cls(_env_file=home / ".env")  # type: ignore[call-arg]
+        return cls(_env_file=home / ".env")
 
     @property
     def results_folder(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -11,17 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loramill.cli.output import AsJson, print_json
 from loramill.database import Database
 from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.search import Order
-from loramill.experiments.summaries import ExperimentSummary
 from loramill.experiments.store import ExperimentStore
+from loramill.experiments.summaries import ExperimentSummary
 from loramill.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and delete experiments.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 @app.command("list")
@@ -89,7 +87,3 @@ def summary_table(items: tuple[ExperimentSummary, ...]) -> Table:
             f"{item.created_at.astimezone():%Y-%m-%d %H:%M}",
         )
     return table
-
-
-def print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))

@@ -20,6 +20,8 @@ COMMANDS = {
     "data": ("loramill.cli.data", "Validate, analyse, clean and version data sets."),
     "experiments": ("loramill.cli.experiments", "List, show, compare and delete experiments."),
     "config": ("loramill.cli.config", "Show the config schema, or a config with all defaults."),
+    "users": ("loramill.cli.users", "Create, list and disable the people who may sign in."),
+    "audit": ("loramill.cli.audit", "Show and verify the audit log."),
     "db": ("loramill.cli.db", "Upgrade or back up the database."),
     "doctor": ("loramill.cli.doctor", "What this machine can do, and what is missing."),
 }

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loramill.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for field in Settings.model_fields.values():
+        monkeypatch.delenv(str(field.alias), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_setting_is_documented_and_has_a_name_of_its_own() -> None:
+    aliases = [field.alias for field in Settings.model_fields.values()]
+    assert all(field.description for field in Settings.model_fields.values())
+    assert len(set(aliases)) == len(aliases)
+
+
+def test_variables_that_belong_to_the_system_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    untouched = Settings.load()
+    for name, field in Settings.model_fields.items():
+        if name.upper() != field.alias:
+            monkeypatch.setenv(name.upper(), "12345")
+    assert Settings.load() == untouched
+    assert untouched.home == Path()
+
+
+def test_the_home_is_a_variable_and_its_dotenv_fills_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".env").write_text("API_PORT=8100\nUI_PORT=8600\nDATABASE_URL=\n")
+    monkeypatch.setenv("LORAMILL_HOME", str(home))
+    monkeypatch.setenv("UI_PORT", "8700")
+    settings = Settings.load()
+    assert (settings.home, settings.api_port, settings.ui_port) == (home, 8100, 8700)
+    assert settings.database_url is None, "an empty variable means the default"
+    assert settings.effective_database_url == f"sqlite:///{home}/results/experiments.db"
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JWT_SECRET", "LORAMILL_AUDIT_KEY", "LORAMILL_ADMIN_PASSWORD", "LORAMILL_NEW_PASSWORD"):
+        monkeypatch.setenv(name, "a very secret value")
+    assert "a very secret value" not in repr(Settings.load()) + Settings.load().model_dump_json()
