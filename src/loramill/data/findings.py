@@ -12,6 +12,15 @@ BALANCED_BELOW = 1.5
 """Largest class over smallest class: from this ratio on a data set no longer counts as balanced."""
 
 
+MAX_EXCERPT = 80
+
+
+def excerpt(text: str) -> str:
+    """At most ``MAX_EXCERPT`` characters of a text, on one line."""
+    shown = text[: MAX_EXCERPT + 1].translate(dict.fromkeys((*range(32), *range(127, 160)), " "))
+    return shown if len(shown) <= MAX_EXCERPT else f"{shown[: MAX_EXCERPT - 1]}…"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One fault in one place.

@@ -123,6 +123,29 @@ def count_labels(labels: pa.Array) -> dict[str, int]:
     return {name: counts[name] for name in _in_order(list(counts), _numeric(list(counts)), None)}
 
 
+def preferred_spellings(counts: Mapping[str, int]) -> dict[str, str]:
+    """Label -> the most frequent label that differs from it only in case, blanks, hyphens and underscores."""
+    common: dict[str, str] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        common.setdefault(_folded(label), label)
+    return {label: common[_folded(label)] for label in counts}
+
+
+def canonical_number(label: str) -> float | None:
+    """The finite number that a label stands for, or ``None``."""
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _folded(label: str) -> str:
+    if canonical_number(label) is not None:
+        return label
+    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
+
+
 def _spellings(written: Sequence[str | None], names: Sequence[str] | None) -> list[str | None]:
     stripped = [None if text is None or not text.strip() else text.strip() for text in written]
     values = _numeric([text for text in stripped if text is not None])
@@ -143,12 +166,10 @@ def _numeric(texts: Sequence[str]) -> dict[str, float]:
     """Text -> finite number, when every text is one; else nothing."""
     values: dict[str, float] = {}
     for text in texts:
-        try:
-            values[text] = float(text)
-        except ValueError:
+        value = canonical_number(text)
+        if value is None:
             return {}
-        if not math.isfinite(values[text]):
-            return {}
+        values[text] = value
     return values
 
 

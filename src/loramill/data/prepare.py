@@ -1,35 +1,31 @@
-"""From a data config to rows that a run can train and evaluate on: read, choose, check, encode."""
+"""From a data config to rows that a run can train and evaluate on.
+
+Read, leave out what cannot be trained on, split, choose, check, store as versions, number the labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loramill.config.schema import DataConfig
-from loramill.data.columns import Columns, find_columns
+from loramill.data.checks.texts import text_rules
+from loramill.data.cleaning import Change, clean, drop_rows, repair_texts
 from loramill.data.findings import ValidationReport
-from loramill.data.labels import (
-    LabelSet,
-    ProblemType,
-    canonical_labels,
-    count_labels,
-    encode_labels,
-    find_label_set,
-)
-from loramill.data.sources import SourceData, eval_split_name, load_source
-from loramill.data.splits import Indices, choose_rows, hold_out
-from loramill.errors import EmptyDatasetError, MissingColumnError
+from loramill.data.labels import LabelSet, ProblemType, encode_labels, find_label_set
+from loramill.data.rows import SplitRows
+from loramill.data.sources import SourceData, load_source
+from loramill.data.splits import choose_rows, hold_out
+from loramill.data.validator import DataValidator, TokenCounter
+from loramill.data.version_manager import DataVersionManager
+from loramill.errors import DataRefusedError, EmptyDatasetError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TokenCounter = Callable[[Sequence[str], Sequence[str] | None], NDArray[np.int64]]
-"""(texts, pairs) -> tokens of each row ``[rows]``, before any truncation."""
+HELD_OUT = "held_out"
+"""Name of the split that is made from training rows when the data has none to evaluate on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,8 @@ class PreparedData:
     """Everything that a run needs to know about its data.
 
     Attributes:
+        label_names: what a person calls each class, in the order of the class numbers.
+        report: what validation found in the rows chosen, before any cleaning.
         versions: ``{"train": id, "eval": id}`` of the stored rows.
         notes: choices made, in sentences: columns found, split made, rows left out.
     """
@@ -68,30 +66,6 @@ class PreparedData:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Rows in canonical form: label strings, no row without a label."""
-
-    name: str
-    texts: list[str]
-    pairs: list[str] | None
-    labels: pa.Array
-    row_ids: Indices
-
-    def take(self, rows: Indices, name: str | None = None) -> _Split:
-        chosen = rows.tolist()
-        return _Split(
-            name or self.name,
-            [self.texts[row] for row in chosen],
-            [self.pairs[row] for row in chosen] if self.pairs is not None else None,
-            self.labels.take(rows),
-            self.row_ids[rows],
-        )
-
-    def encoded(self, label_set: LabelSet) -> LabelledRows:
-        return LabelledRows(self.texts, self.pairs, encode_labels(self.labels, label_set, self.name), self.row_ids)
-
-
 def prepare_data(
     config: DataConfig,
     *,
@@ -101,122 +75,151 @@ def prepare_data(
     strict: bool = False,
     count_tokens: TokenCounter | None = None,
 ) -> PreparedData:
-    """Read the data set, split it if needed, choose rows, check them and number the labels.
+    """Read the data set, split it if needed, choose rows, check them, store them and number the labels.
 
     Args:
         num_labels: ``model.num_labels``; found from the training rows when ``None``.
         seed: decides the split and the choice of rows.
         data_folder: holds downloads and stored versions.
-        strict: refuse on any finding of severity ``error``, whatever ``config.on_findings`` says.
+        strict: refuse on any finding of severity ``error`` that cleaning does not remove.
         count_tokens: counts untruncated tokens, for the truncation rate.
 
     Raises:
         DatasetNotFoundError, MissingSplitError, MissingColumnError, EmptyDatasetError, LabelError,
-        DataRefusedError: the data cannot be trained on; each says what is wrong and what to do.
+        UnreadableDataError, DataTooLargeError, DataRefusedError: the data cannot be trained on.
+        DiskFullError, UnwritableError: the rows cannot be stored.
     """
     source = load_source(config, data_folder)
-    columns = find_columns(
-        source.splits["train"], text=config.text_column, text_pair=config.text_pair_column, label=config.label_column
-    )
-    notes = [*source.notes, f"Found {columns.describe()}."]
-    train, evaluation = _both_splits(source, columns, config, seed, notes)
-    label_set = find_label_set(train.labels, num_labels=num_labels, names=source.label_names)
-    train = _choose(train, config.train_samples, label_set, seed)
-    evaluation = _choose(evaluation, config.eval_samples, label_set, seed)
-    counts = count_labels(train.labels) if label_set.problem_type != "regression" else {}
+    notes = list(source.notes)
+    label_set = find_label_set(source.splits["train"].labels, num_labels=num_labels, names=source.label_names)
+    train, evaluation = _split(source, label_set, config, seed, notes)
+    chosen = {
+        "train": _choose(train, config.train_samples, label_set, seed),
+        evaluation.name: _choose(evaluation, config.eval_samples, label_set, seed),
+    }
+    validator = DataValidator(config.validation_rules, max_length=config.max_length, count_tokens=count_tokens)
+    report = validator.validate(chosen, found_while_reading=source.findings)
+    refuse_on_errors(report, config, strict=strict)
+    usable = _usable(chosen, config, notes)
+    train, evaluation = usable["train"], usable[evaluation.name]
     return PreparedData(
-        train=train.encoded(label_set),
-        eval=evaluation.encoded(label_set),
+        train=_encoded(train, label_set),
+        eval=_encoded(evaluation, label_set),
         label_names=label_set.names,
         problem_type=label_set.problem_type,
-        report=ValidationReport(total_samples=len(train.texts) + len(evaluation.texts), label_counts=counts),
-        versions={"train": _content_id(train), "eval": _content_id(evaluation)},
+        report=report,
+        versions=_store({"train": train, "eval": evaluation}, source, data_folder),
         notes=tuple(notes),
     )
 
 
-def _both_splits(
-    source: SourceData, columns: Columns, config: DataConfig, seed: int, notes: list[str]
-) -> tuple[_Split, _Split]:
-    train = _canonical("train", source, columns, notes)
-    for name in [name for name in (eval_split_name(source),) if name]:
-        evaluation = _canonical(name, source, columns, notes, may_be_unlabelled=True)
-        if evaluation.texts:
-            notes.append(f"Evaluating on the split '{name}'.")
-            return train, evaluation
-    count = max(1, round(len(train.texts) * config.eval_fraction))
-    held_in, held_out = hold_out(_keys(train), _strata(train), count, seed=seed)
-    notes.append(
-        f"No labelled validation split: {len(held_out)} rows held out (seed {seed}, stratified), "
-        f"{len(train.texts) - len(held_in) - len(held_out)} copies of them left out of training."
+def refuse_on_errors(report: ValidationReport, config: DataConfig, *, strict: bool) -> None:
+    """Refuse when the config or ``--strict`` says so and there are errors.
+
+    Raises:
+        DataRefusedError: names how many findings of which kind, and the first.
+    """
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if config.on_findings == "clean":
+        errors = [finding for finding in errors if finding.row is None]
+    if not errors or not (strict or config.on_findings == "refuse"):
+        return
+    codes = ", ".join(f"{code} ({report.finding_counts[code]})" for code in sorted({error.code for error in errors}))
+    first = errors[0]
+    place = f"row {first.row} of {first.split}" if first.row is not None else f"split {first.split}"
+    raise DataRefusedError(
+        f"The data has findings of severity error: {codes}. First: {first.code} in {place}: {first.excerpt!r}.",
+        fix=f"{first.fix} `loramill data validate` lists them all; data.on_findings: clean takes them out.",
     )
-    if len(held_in) == 0 or len(held_out) == 0:
+
+
+def _split(
+    source: SourceData, label_set: LabelSet, config: DataConfig, seed: int, notes: list[str]
+) -> tuple[SplitRows, SplitRows]:
+    """Labelled rows to train and to evaluate on."""
+    train = _labelled(source.splits["train"], notes)
+    if source.eval_name is not None:
+        notes.append(f"Evaluating on the split '{source.eval_name}'.")
+        return train, _labelled(source.splits[source.eval_name], notes)
+    count = max(1, round(len(train) * config.eval_fraction))
+    held_in, held_out = hold_out(train.text_hashes, _strata(train, label_set), count, seed=seed)
+    copies = len(train) - len(held_in) - len(held_out)
+    notes.append(f"No validation split: {len(held_out)} rows held out (seed {seed}, every class in its share).")
+    if copies:
+        notes.append(f"{copies} copies of held-out rows left out of training.")
+    if not len(held_in) or not len(held_out):
         raise EmptyDatasetError(
-            f"{source.origin} has too few different rows to hold some out.", fix="Give a validation split or more rows."
+            f"{source.origin} has too few different rows to hold some out.",
+            fix="Add rows: at least two different texts for each class.",
         )
-    return train.take(held_in), train.take(held_out, "validation")
+    return train.take(held_in), replace(train.take(held_out), name=HELD_OUT)
 
 
-def _canonical(
-    name: str, source: SourceData, columns: Columns, notes: list[str], *, may_be_unlabelled: bool = False
-) -> _Split:
-    table = source.splits[name]
-    missing = [column for column in (columns.text, columns.text_pair, columns.label) if column is not None]
-    missing = [column for column in missing if column not in table.column_names]
-    if missing:
-        raise MissingColumnError(
-            f"The {name} split has no column '{missing[0]}'; it has {', '.join(table.column_names[:20])}.",
-            fix="Give every split the same columns.",
+def _labelled(rows: SplitRows, notes: list[str]) -> SplitRows:
+    """Rows that have a label; the others are of no use to a run."""
+    positions = np.flatnonzero(rows.is_labelled)
+    if len(positions) == len(rows):
+        return rows
+    if not len(positions):
+        raise EmptyDatasetError(
+            f"No row of the {rows.name} split has a label in column '{rows.columns.label}'.",
+            fix="Name another column with data.label_column.",
         )
-    labels = canonical_labels(table[columns.label], source.label_names)
-    rows = np.flatnonzero(labels.is_valid().to_numpy(zero_copy_only=False)).astype(np.int64)
-    if len(rows) < len(labels) and len(rows):
-        notes.append(f"{len(labels) - len(rows)} rows without a label left out of the {name} split.")
-    if len(rows) == 0 and not may_be_unlabelled:
-        raise EmptyDatasetError(f"No row of {source.origin} has a label.", fix="Name another data.label_column.")
-    pairs = _texts(table, columns.text_pair) if columns.text_pair else None
-    everything = _Split(name, _texts(table, columns.text), pairs, labels, np.arange(len(labels), dtype=np.int64))
-    return everything.take(rows) if len(rows) < len(labels) else everything
+    notes.append(f"{len(rows) - len(positions)} rows without a label left out of the {rows.name} split.")
+    return rows.take(positions)
 
 
-def _texts(table: pa.Table, column: str) -> list[str]:
-    import pyarrow as pa
-
-    texts: list[str] = table[column].cast(pa.string()).fill_null("").to_pylist()
-    return texts
-
-
-def _choose(split: _Split, count: int | None, label_set: LabelSet, seed: int) -> _Split:
-    if count is None or count >= len(split.texts):
-        return split
-    strata = _strata(split) if label_set.problem_type == "single_label_classification" else None
-    return split.take(choose_rows(strata, count, rows=len(split.texts), seed=seed))
+def _choose(rows: SplitRows, count: int | None, label_set: LabelSet, seed: int) -> SplitRows:
+    if count is None or count >= len(rows):
+        return rows
+    return rows.take(choose_rows(_strata(rows, label_set), count, rows=len(rows), seed=seed))
 
 
-def _strata(split: _Split) -> NDArray[np.int64] | None:
+def _strata(rows: SplitRows, label_set: LabelSet) -> NDArray[np.int64] | None:
     """Class of each row for a stratified choice; ``None`` where rows have no single class."""
-    import pyarrow as pa
-
-    if pa.types.is_list(split.labels.type):
-        return None
-    coded = split.labels.dictionary_encode()
-    if len(coded.dictionary) > max(2, len(split.texts) // 2):
-        return None
-    order = np.argsort(np.argsort(np.asarray(coded.dictionary.to_pylist())))
-    strata: NDArray[np.int64] = order[coded.indices.to_numpy(zero_copy_only=False)].astype(np.int64)
-    return strata
+    return rows.label_codes if label_set.problem_type == "single_label_classification" else None
 
 
-def _keys(split: _Split) -> list[str]:
-    if split.pairs is None:
-        return split.texts
-    return [f"{text}\0{pair}" for text, pair in zip(split.texts, split.pairs, strict=True)]
+def _usable(splits: Mapping[str, SplitRows], config: DataConfig, notes: list[str]) -> dict[str, SplitRows]:
+    """What remains to train on: cleaned if the config says so; without empty texts and markup in any case."""
+    if config.on_findings == "clean":
+        cleaned = clean(splits, config.validation_rules)
+        notes += [f"Cleaning: {what}, {count} rows." for what, count in cleaned.summary.items()]
+        usable = dict(cleaned.splits)
+    else:
+        usable = {name: _applied(rows, config, notes) for name, rows in splits.items()}
+    for name, rows in usable.items():
+        if not len(rows):
+            raise EmptyDatasetError(f"No row of the {name} split is left.", fix="Look at `loramill data validate`.")
+    return usable
 
 
-def _content_id(split: _Split) -> str:
-    from blake3 import blake3
+def _applied(rows: SplitRows, config: DataConfig, notes: list[str]) -> SplitRows:
+    """The two rules that decide about training itself: ``allow_empty`` and ``remove_html``."""
+    changes: list[Change] = []
+    for rule in text_rules(config.validation_rules):
+        if config.validation_rules.remove_html and rule.code in ("html_tags", "html_entities"):
+            rows = repair_texts(rows, rule, changes)
+    for rule in text_rules(config.validation_rules):
+        if rule.code in ("text_missing", "text_empty") and rule.drops:
+            rows = drop_rows(rows, np.flatnonzero(rule.find(rows.texts)), rows.columns.text, rule.code, changes)
+    repaired = sum(change.action == "repaired" for change in changes)
+    if repaired:
+        notes.append(f"HTML removed from {repaired} texts of the {rows.name} split.")
+    if len(changes) > repaired:
+        notes.append(f"{len(changes) - repaired} rows without a text left out of the {rows.name} split.")
+    return rows
 
-    digest = blake3()
-    for text, label in zip(_keys(split), split.labels.to_pylist(), strict=True):
-        digest.update(f"{text}\0{label}\n".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:16]
+
+def _encoded(rows: SplitRows, label_set: LabelSet) -> LabelledRows:
+    pairs = None if rows.pairs is None else rows.pairs.fill_null("").to_pylist()
+    labels = encode_labels(rows.labels, label_set, rows.name)
+    return LabelledRows(rows.texts.fill_null("").to_pylist(), pairs, labels, rows.row_ids)
+
+
+def _store(splits: Mapping[str, SplitRows], source: SourceData, data_folder: Path) -> dict[str, str]:
+    manager = DataVersionManager(data_folder)
+    return {
+        name: manager.create(rows, source=f"{source.origin} ({name})", label_names=source.label_names).version.id
+        for name, rows in splits.items()
+    }

@@ -1,118 +1,70 @@
-"""One file to one table: csv, tsv, jsonl and parquet, plain or compressed."""
+"""One file to one table: csv, tsv, jsonl and parquet, plain or compressed (.gz, .zst)."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from loramill.errors import DataError, DatasetNotFoundError, EmptyDatasetError
+from loramill.data.delimited import read_delimited
+from loramill.data.json_lines import read_json_lines
+from loramill.data.parquet_file import read_parquet
+from loramill.data.tables import FileRows
+from loramill.data.text_input import COMPRESSIONS, ReadLimits
+from loramill.errors import DatasetNotFoundError, EmptyDatasetError, PermissionDeniedError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+Reader = Callable[[Path, ReadLimits], FileRows]
+FORMATS: Mapping[str, Reader] = {
+    "csv": read_delimited,
+    "tsv": read_delimited,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+}
 
-COMPRESSIONS = (".gz", ".zst")
 
-
-def read_table(path: Path) -> pa.Table:
+def read_file(path: Path, limits: ReadLimits) -> FileRows:
     """Every row of a file.
 
     Raises:
         DatasetNotFoundError: no such file, or not a format that can be read.
         EmptyDatasetError: no rows.
-        DataError: the content is broken; the message says where.
+        UnreadableDataError: it is broken, or not what its name says.
+        DataTooLargeError: beyond the limits.
     """
+    known = file_format(path)
+    if known is None:
+        raise DatasetNotFoundError(
+            f"{path.name} is not in a format that can be read.", fix="Use csv, tsv, jsonl or parquet (.gz, .zst too)."
+        )
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path} is not a file.", fix="Give a csv, tsv, jsonl or parquet file.")
-    table = _reader(path)(path)
-    if table.num_rows == 0:
-        raise EmptyDatasetError(f"{path} has no rows.", fix="Give a file with a header and at least two rows.")
-    return table
+        kind = "a folder" if path.is_dir() else "no file"
+        raise DatasetNotFoundError(f"{path} is {kind}.", fix="Give a csv, tsv, jsonl or parquet file.")
+    rows = FORMATS[known](path, limits)
+    if rows.table.num_rows == 0:
+        raise EmptyDatasetError(f"{path.name} has no rows.", fix="Give a file with a header and at least two rows.")
+    return rows
 
 
 def file_format(path: Path) -> str | None:
     """``csv``, ``tsv``, ``jsonl`` or ``parquet``, by the name; ``None`` for others."""
-    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    suffix = name.suffix.lower().lstrip(".")
-    return suffix if suffix in _READERS else None
+    suffix = plain_name(path).suffix.lower().lstrip(".")
+    return suffix if suffix in FORMATS else None
 
 
-def _reader(path: Path) -> Callable[[Path], pa.Table]:
-    known = file_format(path)
-    if known is None:
-        raise DatasetNotFoundError(
-            f"{path.name} is not in a format that can be read.",
-            fix="Use csv, tsv, jsonl or parquet (.gz and .zst too).",
+def plain_name(path: Path) -> Path:
+    """The path without the ending of a compression."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+
+
+def require_allowed(path: Path, allowed_folders: Sequence[Path] | None) -> None:
+    """Refuse a path outside the folders that the caller may read; links are followed first.
+
+    Raises:
+        PermissionDeniedError: the message does not say whether the path exists.
+    """
+    if allowed_folders is None:
+        return
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(folder.resolve()) for folder in allowed_folders):
+        raise PermissionDeniedError(
+            f"{path} is outside the folders that may be read.", fix="Upload the file, or put it in the data folder."
         )
-    return _READERS[known]
-
-
-def _read_delimited(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    text = _content(path).decode("utf-8-sig", errors="replace")
-    separator = "\t" if file_format(path) == "tsv" else _separator(text[:65536])
-    header = next(iter(text[:65536].splitlines()), "").split(separator)
-    try:
-        return csv.read_csv(
-            io.BytesIO(text.encode("utf-8")),
-            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                column_types={name.strip('"'): pa.string() for name in header}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name} is not a table: {error}.", fix="Correct the line that is named.") from None
-
-
-def _read_json_lines(path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    rows = []
-    for number, line in enumerate(_content(path).decode("utf-8-sig", errors="replace").split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path.name}, line {number} is not JSON: {error}.", fix="Write one object a line."
-                ) from None
-    return pa.Table.from_pylist(rows)
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name} is not a parquet file: {error}.", fix="Write the file again.") from None
-
-
-def _content(path: Path) -> bytes:
-    if path.suffix == ".gz":
-        return gzip.decompress(path.read_bytes())
-    if path.suffix == ".zst":
-        import pyarrow as pa
-
-        with pa.input_stream(str(path), compression="zstd") as stream:
-            return bytes(stream.read())
-    return path.read_bytes()
-
-
-def _separator(head: str) -> str:
-    first = next(iter(head.splitlines()), "")
-    return max((",", ";", "\t", "|"), key=first.count)
-
-
-_READERS: dict[str, Callable[[Path], pa.Table]] = {
-    "csv": _read_delimited,
-    "tsv": _read_delimited,
-    "jsonl": _read_json_lines,
-    "parquet": _read_parquet,
-}

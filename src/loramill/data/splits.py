@@ -34,7 +34,7 @@ def choose_rows(classes: NDArray[np.int64] | None, count: int, *, rows: int, see
 
 
 def hold_out(
-    texts: Sequence[str], classes: NDArray[np.int64] | None, count: int, *, seed: int
+    texts: Sequence[str] | NDArray[np.uint64], classes: NDArray[np.int64] | None, count: int, *, seed: int
 ) -> tuple[Indices, Indices]:
     """Split rows into training and held-out ones such that no text stands on both sides.
 
@@ -42,7 +42,7 @@ def hold_out(
     A class with a single text stays in training.
 
     Args:
-        texts: one key for each row; rows with equal keys are copies of each other.
+        texts: texts, or hashes of them; rows with equal ones are copies of each other.
         classes: class of each row ``[rows]``, or ``None`` to choose without strata.
         count: rows to hold out; fewer when there are fewer distinct texts.
 
@@ -58,10 +58,16 @@ def hold_out(
     return np.flatnonzero(~is_held_out[group]).astype(np.int64), held_out
 
 
-def _groups(texts: Sequence[str], classes: NDArray[np.int64] | None) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+def _groups(
+    texts: Sequence[str] | NDArray[np.uint64], classes: NDArray[np.int64] | None
+) -> tuple[Indices, Indices, NDArray[np.bool_]]:
     """Number equal texts: (group of each row, first row of each group, whether the group has one label only)."""
-    numbers: dict[str, int] = {}
-    group = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), dtype=np.int64, count=len(texts))
+    if isinstance(texts, np.ndarray):
+        group = np.unique(texts, return_inverse=True)[1]
+    else:
+        numbers: dict[str, int] = {}
+        known = (numbers.setdefault(text, len(numbers)) for text in texts)
+        group = np.fromiter(known, dtype=np.int64, count=len(texts))
     first = np.unique(group, return_index=True)[1].astype(np.int64)
     clear = np.ones(len(first), dtype=bool)
     if classes is not None:

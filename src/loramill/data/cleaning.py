@@ -1,0 +1,172 @@
+"""Cleaning by rule: drops or repairs rows, and writes down what it did to each of them. The original stays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loramill.config.schema import ValidationRules
+from loramill.data.checks.duplicates import check_copies
+from loramill.data.checks.labels import check_labels
+from loramill.data.checks.rule import Hits, TextRule
+from loramill.data.checks.texts import text_rules
+from loramill.data.findings import excerpt
+from loramill.data.labels import count_labels, preferred_spellings
+from loramill.data.rows import SplitRows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to one row.
+
+    Attributes:
+        row: 0-based row in the source split.
+        action: ``dropped`` or ``repaired``.
+        before, after: excerpts; ``after`` is empty for a dropped row.
+    """
+
+    split: str
+    row: int
+    column: str | None
+    code: str
+    action: Literal["dropped", "repaired"]
+    before: str
+    after: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Clean splits, and the record of every change."""
+
+    splits: Mapping[str, SplitRows]
+    changes: tuple[Change, ...]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """Rule and action -> rows, such as ``{"html_tags repaired": 12}``."""
+        return dict(sorted(Counter(f"{change.code} {change.action}" for change in self.changes).items()))
+
+
+def clean(splits: Mapping[str, SplitRows], rules: ValidationRules | None = None) -> Cleaned:
+    """Repair what can be repaired, then drop what the rules drop.
+
+    An evaluation split keeps its copies and contradictions; the copies of its rows leave the training split.
+    """
+    changes: list[Change] = []
+    cleaned = {name: _clean_split(rows, rules or ValidationRules(), changes) for name, rows in splits.items()}
+    train = cleaned.get("train")
+    if train is not None:
+        for name, rows in cleaned.items():
+            if name != "train":
+                train = _without_leaks(train, rows, changes)
+        cleaned["train"] = train
+    return Cleaned(cleaned, tuple(changes))
+
+
+def repair_texts(rows: SplitRows, rule: TextRule, changes: list[Change]) -> SplitRows:
+    """Apply one repairing rule to text and pair."""
+    texts = _repaired(rows, rows.columns.text, rows.texts, rule, changes)
+    if rows.pairs is None or rows.columns.text_pair is None:
+        return replace(rows, texts=texts)
+    return replace(rows, texts=texts, pairs=_repaired(rows, rows.columns.text_pair, rows.pairs, rule, changes))
+
+
+def drop_rows(
+    rows: SplitRows, positions: NDArray[np.int64], column: str | None, code: str, changes: list[Change]
+) -> SplitRows:
+    """Leave rows out, and write down which."""
+    if not len(positions):
+        return rows
+    for position in positions.tolist():
+        before = excerpt(rows.texts[position].as_py() or "")
+        changes.append(Change(rows.name, int(rows.row_ids[position]), column, code, "dropped", before))
+    kept = np.ones(len(rows), dtype=bool)
+    kept[positions] = False
+    return rows.take(np.flatnonzero(kept))
+
+
+def _clean_split(rows: SplitRows, rules: ValidationRules, changes: list[Change]) -> SplitRows:
+    for rule in text_rules(rules):
+        if rule.repair is not None:
+            rows = repair_texts(rows, rule, changes)
+    for rule in text_rules(rules):
+        if rule.drops:
+            for column, texts in rows.text_columns:
+                rows = drop_rows(rows, np.flatnonzero(rule.find(texts)), column, rule.code, changes)
+    rows = _with_preferred_labels(rows, changes)
+    for hits in list(check_labels(rows)):
+        rows = _drop_hits(rows, hits, changes)
+    if rows.name == "train":
+        rows = _without_copies(rows, changes)
+    return rows
+
+
+def _without_copies(rows: SplitRows, changes: list[Change]) -> SplitRows:
+    """Contradictions first, so that none of them is kept as the first of its copies."""
+    for code in ("label_conflict", "duplicate_exact"):
+        for hits in [hits for hits in check_copies(rows) if hits.code == code]:
+            rows = _drop_hits(rows, hits, changes)
+    return rows
+
+
+def _drop_hits(rows: SplitRows, hits: Hits, changes: list[Change]) -> SplitRows:
+    if hits.cleaning != "drop" or hits.rows is None:
+        return rows
+    return drop_rows(rows, hits.rows, hits.column, hits.code, changes)
+
+
+def _without_leaks(train: SplitRows, evaluation: SplitRows, changes: list[Change]) -> SplitRows:
+    leaked = np.flatnonzero(np.isin(train.text_hashes, evaluation.text_hashes))
+    return drop_rows(train, leaked, train.columns.text, "leak_exact", changes)
+
+
+def _repaired(
+    rows: SplitRows, column: str, texts: pa.LargeStringArray, rule: TextRule, changes: list[Change]
+) -> pa.LargeStringArray:
+    """Texts with those at fault repaired; the others stay byte for byte."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = rule.find(texts)
+    if rule.repair is None or not found.any():
+        return texts
+    positions = np.flatnonzero(found)
+    before = texts.take(positions)
+    after = rule.repair(before)
+    for position, old, new in zip(positions.tolist(), before.to_pylist(), after.to_pylist(), strict=True):
+        if old != new:
+            row = int(rows.row_ids[position])
+            changes.append(Change(rows.name, row, column, rule.code, "repaired", excerpt(old), excerpt(new)))
+    return pc.replace_with_mask(texts, pa.array(found), after)
+
+
+def _with_preferred_labels(rows: SplitRows, changes: list[Change]) -> SplitRows:
+    """Rarer spellings of a label written like the most frequent one."""
+    import pyarrow as pa
+
+    if rows.has_several_labels:
+        return rows
+    preferred = preferred_spellings(count_labels(rows.labels))
+    changed = {label: better for label, better in preferred.items() if label != better}
+    if not changed:
+        return rows
+    labels = rows.labels.to_pylist()
+    for position, label in enumerate(labels):
+        if label in changed:
+            row = int(rows.row_ids[position])
+            changes.append(
+                Change(rows.name, row, rows.columns.label, "label_spelling", "repaired", label, changed[label])
+            )
+            labels[position] = changed[label]
+    return replace(rows, labels=pa.array(labels, pa.string()))

@@ -1,0 +1,246 @@
+"""csv and tsv: finds separator, quoting and header by itself, and names every row that does not fit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loramill.data.findings import Finding, excerpt
+from loramill.data.tables import FileRows, clean_names
+from loramill.data.text_input import ReadLimits, TextFacts, open_text, scan_text
+from loramill.errors import DataTooLargeError, EmptyDatasetError, UnreadableDataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEPARATORS = (",", "\t", ";", "|")
+SNIFFED_LINES = 200
+ROW_BLOCK = 1 << 24
+MAX_BAD_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file writes its rows."""
+
+    separator: str
+    quoted: bool
+
+    def describe(self) -> str:
+        name = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}[self.separator]
+        return f"columns separated by {name}, {'with' if self.quoted else 'without'} quotes"
+
+
+def read_delimited(path: Path, limits: ReadLimits) -> FileRows:
+    """Every row of a csv or tsv file, each value as text.
+
+    Raises:
+        EmptyDatasetError: no rows.
+        DataTooLargeError: beyond the limits.
+        UnreadableDataError: no table can be made of it.
+    """
+    facts = scan_text(path, limits)
+    if not facts.head.strip():
+        raise EmptyDatasetError(f"{path.name} is empty.", fix="Give a file with a header and rows.")
+    dialect = find_dialect(facts.head, prefer="\t" if ".tsv" in path.name.lower() else None)
+    header = _header(path, facts, dialect, limits)
+    table, bad = _parse(path, facts, dialect, header, limits)
+    if dialect.quoted and any("\n" in row.text for row in bad):
+        plain = Dialect(dialect.separator, quoted=False)
+        again, bad_again = _parse(path, facts, plain, header, limits)
+        if len(bad_again) <= len(bad) and again.num_rows > table.num_rows:
+            dialect, table, bad = plain, again, bad_again
+    _refuse_mostly_bad(path, table, bad)
+    names, findings = clean_names(header.names)
+    return FileRows(
+        table=table.rename_columns(names),
+        row_ids=_row_ids(table.num_rows, bad, header.in_file),
+        findings=(*findings, *_file_findings(facts), *(_bad_row(row, header) for row in bad)),
+        notes=(
+            f"{path.name}: {facts.encoding}, {dialect.describe()}" + ("" if header.in_file else ", no header") + ".",
+        ),
+    )
+
+
+def find_dialect(head: str, prefer: str | None = None) -> Dialect:
+    """The separator and quoting under which the first lines have the same number of columns most often.
+
+    Args:
+        head: the first lines of the file.
+        prefer: the separator that the file's name promises; another one must fit clearly better.
+    """
+    best, best_score = Dialect(prefer or ",", quoted=True), (-1.0, -1, -1)
+    for separator in SEPARATORS:
+        for quoted in (True, False):
+            score = _consistency(head, separator, quoted)
+            rank = (score, int(separator == prefer), int(quoted))
+            if rank > best_score:
+                best, best_score = Dialect(separator, quoted), rank
+    return best
+
+
+@dataclass(frozen=True)
+class _Header:
+    names: tuple[str, ...]
+    in_file: bool
+
+
+@dataclass(frozen=True)
+class _BadRow:
+    """A row with the wrong number of columns; ``number`` counts rows from 1, the header included."""
+
+    number: int
+    columns: int
+    text: str
+
+
+def _consistency(head: str, separator: str, quoted: bool) -> float:
+    """Share of rows that have the most frequent number of columns; 0 for a single column or broken quotes."""
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    counts: dict[int, int] = {}
+    rows = csv.reader(io.StringIO(head, newline=""), delimiter=separator, quoting=quoting, strict=quoted)
+    try:
+        for number, row in enumerate(rows):
+            if number == SNIFFED_LINES:
+                break
+            if row:
+                counts[len(row)] = counts.get(len(row), 0) + 1
+    except csv.Error:
+        if sum(counts.values()) < SNIFFED_LINES // 2:
+            return 0.0
+    most = max(counts, key=lambda columns: counts[columns], default=0)
+    return counts[most] / sum(counts.values()) if most > 1 else 0.0
+
+
+def _header(path: Path, facts: TextFacts, dialect: Dialect, limits: ReadLimits) -> _Header:
+    first_line = re.split(r"[\r\n]", facts.head.lstrip("\r\n"), maxsplit=1)[0]
+    if first_line.count(dialect.separator) >= limits.max_columns:
+        raise DataTooLargeError(
+            f"{path.name} has more than {limits.max_columns} columns.", fix="Keep the columns of text and label only."
+        )
+    quoting: Any = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
+    rows = csv.reader(io.StringIO(facts.head, newline=""), delimiter=dialect.separator, quoting=quoting)
+    try:
+        head = [row for _, row in zip(range(20), (row for row in rows if row), strict=False)]
+    except csv.Error as error:
+        raise UnreadableDataError(
+            f"The first lines of {path.name} are no table: {error}.", fix="Look at its quotes and separators."
+        ) from None
+    if _is_header(head):
+        return _Header(tuple(head[0]), in_file=True)
+    return _Header(tuple(f"column_{number}" for number in range(1, len(head[0]) + 1)), in_file=False)
+
+
+def _is_header(head: Sequence[Sequence[str]]) -> bool:
+    """Names are short, distinct, no numbers, and do not come again as values in their column."""
+    first, rest = head[0], [row for row in head[1:] if len(row) == len(head[0])]
+    if any(_is_number(value) for value in first) or any(len(value) > 80 for value in first):
+        return False
+    return not any(
+        value.strip() and len({row[column] for row in rest}) < len(rest) and value in {row[column] for row in rest}
+        for column, value in enumerate(first)
+    )
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(
+    path: Path, facts: TextFacts, dialect: Dialect, header: _Header, limits: ReadLimits
+) -> tuple[pa.Table, list[_BadRow]]:
+    """Parse in one thread, since only then a bad row's number is known."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    bad: list[_BadRow] = []
+
+    def skip(row: Any) -> str:
+        bad.append(_BadRow(row.number, row.actual_columns, row.text))
+        return "skip"
+
+    columns = [f"c{number}" for number in range(len(header.names))]
+    try:
+        with (
+            open_text(path, facts, limits) as stream,
+            arrow_csv.open_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(
+                    block_size=ROW_BLOCK,
+                    use_threads=False,
+                    column_names=columns,
+                    skip_rows_after_names=int(header.in_file),
+                ),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=dialect.separator,
+                    quote_char='"' if dialect.quoted else False,
+                    newlines_in_values=dialect.quoted,
+                    invalid_row_handler=skip,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(columns, pa.large_string()), strings_can_be_null=False
+                ),
+            ) as reader,
+        ):
+            return reader.read_all(), bad
+    except pa.ArrowInvalid as error:
+        raise UnreadableDataError(
+            f"{path.name} cannot be read as a table: {error}.", fix="Look for a quote that is opened and never closed."
+        ) from None
+
+
+def _row_ids(rows: int, bad: Sequence[_BadRow], header_in_file: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """0-based row of the source for every row that was kept."""
+    if not bad:
+        return np.arange(rows, dtype=np.int64)
+    left_out = np.asarray([_source_row(row, header_in_file) for row in bad])
+    return np.setdiff1d(np.arange(rows + len(bad), dtype=np.int64), left_out)[:rows]
+
+
+def _source_row(row: _BadRow, header_in_file: bool) -> int:
+    return row.number - 1 - int(header_in_file)
+
+
+def _bad_row(row: _BadRow, header: _Header) -> Finding:
+    unclosed = "\n" in row.text
+    return Finding(
+        code="quote_unclosed" if unclosed else "row_wrong_columns",
+        severity="error",
+        row=_source_row(row, header.in_file),
+        column=None,
+        excerpt=excerpt(row.text),
+        fix="Close or double the quote at the start of this row."
+        if unclosed
+        else f"Give it {len(header.names)} columns (it has {row.columns}); quote values that hold the separator.",
+    )
+
+
+def _file_findings(facts: TextFacts) -> list[Finding]:
+    findings = []
+    if not facts.encoding.startswith("utf-8"):
+        fix = "Save the file as UTF-8, so that no reader has to guess."
+        findings.append(Finding("encoding_not_utf8", "info", None, None, facts.encoding, fix))
+    if facts.is_damaged:
+        fix = "Save the file again from its origin: the bytes that were lost cannot be brought back."
+        findings.append(Finding("encoding_invalid", "warning", None, None, "bytes that are not UTF-8", fix))
+    return findings
+
+
+def _refuse_mostly_bad(path: Path, table: pa.Table, bad: Sequence[_BadRow]) -> None:
+    if len(bad) > MAX_BAD_SHARE * (table.num_rows + len(bad)):
+        raise UnreadableDataError(
+            f"{len(bad)} of {table.num_rows + len(bad)} rows of {path.name} do not fit its header; the first is "
+            f"{excerpt(bad[0].text)!r}.",
+            fix="Write the file with one separator, and quotes around values that hold it.",
+        )

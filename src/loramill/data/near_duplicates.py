@@ -1,0 +1,187 @@
+"""Near copies by MinHash and locality-sensitive hashing (Broder 1997; Leskovec et al., Mining of Massive Datasets, 3).
+
+Candidates share all hashes of a band of their signature over word pairs; they are confirmed by the Jaccard
+similarity of their words and word pairs. A pair at the threshold is found with a probability of about 0.95, a pair of
+0.8 with more than 0.999. Signatures are plain numpy on purpose: docs/decisions says why.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loramill.data.rows import Hashes, SplitRows, slices
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Indices = NDArray[np.int64]
+Signatures = NDArray[np.uint32]
+
+THRESHOLD = 0.7
+"""Jaccard similarity of words and word pairs from which two texts count as near copies."""
+BANDS, BAND_ROWS = 16, 4
+MIN_WORDS = 4
+ROWS_AT_ONCE = 2048
+SEED = 20_140_601
+
+
+def find_near_copies(rows: SplitRows, among: SplitRows | None = None) -> tuple[Indices, Indices]:
+    """Rows that nearly copy another one, and that other row; exact copies are not near copies.
+
+    Args:
+        among: look for counterparts in this split; in earlier rows of ``rows`` itself when ``None``.
+
+    Returns:
+        (rows ``[found]`` ascending, counterparts ``[found]``).
+    """
+    own = _distinct(rows)
+    other = own[:0] if among is None else _distinct(among)
+    texts = _joined(rows).take(own)
+    if among is not None:
+        import pyarrow as pa
+
+        texts = pa.concat_arrays([_joined(among).take(other), texts])
+    hashes = np.concatenate(
+        [among.text_hashes[other] if among is not None else rows.text_hashes[:0], rows.text_hashes[own]]
+    )
+    first, second = _similar_pairs(texts, hashes, boundary=len(other) if among is not None else None)
+    found, keep = np.unique(second, return_index=True)
+    counterparts = first[keep]
+    if among is None:
+        return own[found], own[counterparts]
+    return own[found - len(other)], other[counterparts]
+
+
+def signatures(texts: pa.LargeStringArray) -> tuple[Signatures, NDArray[np.bool_]]:
+    """(MinHash of each text's word pairs ``[rows, BANDS * BAND_ROWS]``, whether it has enough words ``[rows]``)."""
+    random = np.random.RandomState(SEED)
+    factors = random.randint(1, 2**62, BANDS * BAND_ROWS).astype(np.uint64) * np.uint64(2) + np.uint64(1)
+    result = np.zeros((len(texts), len(factors)), dtype=np.uint32)
+    long_enough = np.zeros(len(texts), dtype=bool)
+    for start, count in slices(len(texts), ROWS_AT_ONCE):
+        words, edges = word_hashes(texts.slice(start, count))
+        lengths = np.diff(edges)
+        long_enough[start : start + count] = lengths >= MIN_WORDS
+        if not len(words):
+            continue
+        pairs, starts = _word_pairs(words, edges)
+        for number, factor in enumerate(factors):
+            mixed = (pairs * factor) >> np.uint64(32)
+            result[start : start + count, number][lengths > 0] = np.minimum.reduceat(mixed, starts[lengths > 0])
+    return result, long_enough
+
+
+def word_hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Indices]:
+    """Hashes of all words, and where each text's words begin ``[rows + 1]``.
+
+    A word is a run of letters and digits, without case; in scripts without spaces every Han character is one.
+    """
+    import pyarrow.compute as pc
+
+    lower = pc.utf8_lower(texts.fill_null(""))
+    if pc.any(pc.match_substring_regex(lower, r"\p{Han}")).as_py():
+        lower = pc.replace_substring_regex(lower, r"(\p{Han})", r" \1 ")
+    split = pc.split_pattern_regex(lower, r"[^\pL\pN]+")
+    coded = split.flatten().dictionary_encode()
+    vocabulary = np.fromiter(
+        (zlib.crc32(word.encode()) + 1 if word else 0 for word in coded.dictionary.to_pylist()),
+        dtype=np.uint64,
+        count=len(coded.dictionary),
+    )
+    words = vocabulary[coded.indices.to_numpy(zero_copy_only=False)]
+    offsets = split.offsets.to_numpy().astype(np.int64)
+    is_word = words > 0
+    before = np.concatenate(([0], np.cumsum(is_word)))
+    return words[is_word], before[offsets - offsets[0]]
+
+
+def _word_pairs(words: Hashes, edges: Indices) -> tuple[Hashes, Indices]:
+    """Hashes of neighbouring words; a text's last word pairs with nothing."""
+    following = np.append(words[1:], np.uint64(0))
+    last = edges[1:][np.diff(edges) > 0] - 1
+    following[last] = 0
+    mixed = words * np.uint64(0x9E3779B97F4A7C15) + following * np.uint64(0xC2B2AE3D27D4EB4F)
+    return (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9), edges[:-1]
+
+
+def _similar_pairs(texts: pa.LargeStringArray, hashes: Hashes, boundary: int | None) -> tuple[Indices, Indices]:
+    """Pairs (earlier, later) of similar texts; with a boundary, earlier ones lie before it and later ones behind."""
+    signed, long_enough = signatures(texts)
+    pairs: list[NDArray[np.int64]] = []
+    for candidates in _candidates(signed, long_enough):
+        different = hashes[candidates[:, 0]] != hashes[candidates[:, 1]]
+        if boundary is not None:
+            different &= (candidates[:, 0] < boundary) & (candidates[:, 1] >= boundary)
+        pairs.append(candidates[different])
+    unique = np.unique(np.concatenate(pairs), axis=0) if pairs else np.zeros((0, 2), dtype=np.int64)
+    likely = unique[_estimated(signed, unique) >= THRESHOLD - 0.3]
+    confirmed = likely[_jaccard(texts, likely) >= THRESHOLD]
+    return confirmed[:, 0], confirmed[:, 1]
+
+
+def _candidates(signed: Signatures, long_enough: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
+    """For each band, rows paired with the first row and with the row before that has the same band."""
+    rows = np.flatnonzero(long_enough)
+    for band in range(BANDS):
+        part = signed[rows, band * BAND_ROWS : (band + 1) * BAND_ROWS].astype(np.uint64)
+        key = part @ np.asarray([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xBF58476D1CE4E5B9], dtype=np.uint64)
+        order = np.argsort(key, kind="stable")
+        ordered, ordered_rows = key[order], rows[order]
+        same = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+        if not len(same):
+            continue
+        begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        heads = begins[np.searchsorted(begins, same, side="right") - 1]
+        yield np.stack([ordered_rows[heads], ordered_rows[same]], axis=1)
+        yield np.stack([ordered_rows[same - 1], ordered_rows[same]], axis=1)
+
+
+def _estimated(signed: Signatures, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Similarity of each pair by its signatures, a part at a time to bound the memory."""
+    estimates = [
+        (signed[pairs[start : start + count, 0]] == signed[pairs[start : start + count, 1]]).mean(axis=1)
+        for start, count in slices(len(pairs), 100_000)
+    ]
+    return np.concatenate(estimates) if estimates else np.zeros(0)
+
+
+def _jaccard(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Exact Jaccard similarity of the words and word pairs of each pair of texts."""
+    exact = [_jaccard_part(texts, pairs[start : start + count]) for start, count in slices(len(pairs), ROWS_AT_ONCE)]
+    return np.concatenate(exact) if exact else np.zeros(0)
+
+
+def _jaccard_part(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    rows, place = np.unique(pairs, return_inverse=True)
+    words, edges = word_hashes(texts.take(rows))
+    neighbours, _ = _word_pairs(words, edges)
+    spans = list(zip(edges.tolist(), edges[1:].tolist(), strict=False))
+    sets = [{*words[a:b].tolist(), *neighbours[a : b - 1].tolist()} for a, b in spans]
+    place = place.reshape(pairs.shape)
+    return np.asarray(
+        [
+            len(sets[a] & sets[b]) / max(1, len(sets[a] | sets[b]))
+            for a, b in zip(place[:, 0].tolist(), place[:, 1].tolist(), strict=True)
+        ]
+    )
+
+
+def _distinct(rows: SplitRows) -> Indices:
+    """First rows of equal texts, ascending."""
+    return np.sort(np.unique(rows.text_hashes, return_index=True)[1]).astype(np.int64)
+
+
+def _joined(rows: SplitRows) -> pa.LargeStringArray:
+    """Text and pair as one text."""
+    if rows.pairs is None:
+        return rows.texts
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    blank = pa.scalar(" ", pa.large_string())
+    return pc.binary_join_element_wise(rows.texts.fill_null(""), rows.pairs.fill_null(""), blank)

@@ -1,0 +1,171 @@
+"""Rows in the one form that checks, versions and training share: text, pair and canonical label."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loramill.data.columns import Columns
+from loramill.data.labels import canonical_labels
+from loramill.data.tables import FileRows
+from loramill.errors import MissingColumnError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """One split, in the order of the source.
+
+    Attributes:
+        texts: large_string ``[rows]``; null where the source has no value.
+        pairs: the second text of each row, likewise; ``None`` when rows are no pairs.
+        labels: canonical labels: string ``[rows]``, or list of strings for several a row; null where there is none.
+        row_ids: 0-based row in the source ``[rows]``.
+        columns: what the source calls these columns.
+    """
+
+    name: str
+    texts: pa.LargeStringArray
+    pairs: pa.LargeStringArray | None
+    labels: pa.Array
+    row_ids: NDArray[np.int64]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def take(self, rows: NDArray[np.int64]) -> SplitRows:
+        """These rows, in this order."""
+        pairs = None if self.pairs is None else self.pairs.take(rows)
+        return replace(
+            self,
+            texts=self.texts.take(rows),
+            pairs=pairs,
+            labels=self.labels.take(rows),
+            row_ids=self.row_ids[rows],
+        )
+
+    @property
+    def text_columns(self) -> list[tuple[str, pa.LargeStringArray]]:
+        """(name in the source, texts) of the text and, where there is one, its pair."""
+        columns = [(self.columns.text, self.texts)]
+        if self.pairs is not None and self.columns.text_pair is not None:
+            columns.append((self.columns.text_pair, self.pairs))
+        return columns
+
+    @property
+    def has_several_labels(self) -> bool:
+        import pyarrow as pa
+
+        return bool(pa.types.is_list(self.labels.type))
+
+    @cached_property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """Whether each row has a label ``[rows]``."""
+        labelled: NDArray[np.bool_] = self.labels.is_valid().to_numpy(zero_copy_only=False)
+        return labelled
+
+    @cached_property
+    def text_hashes(self) -> Hashes:
+        """64 bits for each row's text and pair ``[rows]``: equal for copies, and the same on every machine."""
+        hashes = hash_strings(self.texts)
+        return hashes if self.pairs is None else combine_hashes(hashes, hash_strings(self.pairs))
+
+    @cached_property
+    def label_codes(self) -> NDArray[np.int64]:
+        """A number for each row's label ``[rows]``, equal for equal labels within this split; -1 for none."""
+        import pyarrow as pa
+
+        flat = self.labels
+        if self.has_several_labels:
+            flat = pa.array([None if row is None else "\0".join(sorted(row)) for row in flat.to_pylist()], pa.string())
+        codes: NDArray[np.int64] = flat.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+        return codes
+
+
+def canonical_rows(name: str, file: FileRows, columns: Columns, label_names: Sequence[str] | None = None) -> SplitRows:
+    """A split of a source in canonical form.
+
+    Raises:
+        MissingColumnError: the split lacks one of the columns.
+    """
+    table = file.table
+    for column in (columns.text, columns.text_pair, columns.label):
+        if column is not None and column not in table.column_names:
+            raise MissingColumnError(
+                f"The {name} split has no column '{column}'; it has {', '.join(table.column_names[:20])}.",
+                fix="Give every split the same columns.",
+            )
+    return SplitRows(
+        name=name,
+        texts=_texts(table[columns.text]),
+        pairs=_texts(table[columns.text_pair]) if columns.text_pair else None,
+        labels=canonical_labels(table[columns.label], label_names),
+        row_ids=file.row_ids,
+        columns=columns,
+    )
+
+
+def hash_strings(texts: pa.LargeStringArray) -> Hashes:
+    """XXH3 of each text's UTF-8 bytes ``[rows]``; a null hashes like an empty text."""
+    from xxhash import xxh3_64_intdigest
+
+    data, offsets = string_buffers(texts)
+    edges = offsets.tolist()
+    return np.fromiter(
+        (xxh3_64_intdigest(data[start:end]) for start, end in itertools.pairwise(edges)),
+        dtype=np.uint64,
+        count=len(texts),
+    )
+
+
+def string_buffers(texts: pa.LargeStringArray) -> tuple[memoryview, NDArray[np.int64]]:
+    """(UTF-8 bytes, offsets ``[rows + 1]`` into them) without a copy; slots of nulls are empty."""
+    offsets = np.frombuffer(texts.buffers()[1] or b"", dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    data = texts.buffers()[2]
+    return memoryview(data if data is not None else b""), offsets if len(offsets) else np.zeros(1, dtype=np.int64)
+
+
+def combine_hashes(first: Hashes, second: Hashes) -> Hashes:
+    """One hash for two, in which their order counts."""
+    mixed: Hashes = (first ^ (first >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + second
+    return mixed
+
+
+def slices(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, length) of consecutive parts of at most ``size`` rows."""
+    for start in range(0, rows, size):
+        yield start, min(size, rows - start)
+
+
+def _texts(column: pa.ChunkedArray) -> pa.LargeStringArray:
+    """A column as text in one piece; bytes that are not UTF-8 become U+FFFD."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+    if pa.types.is_nested(kind):
+        raise MissingColumnError(
+            "The text column holds lists or objects, not texts.", fix="Name another one with data.text_column."
+        )
+    try:
+        flat = column.cast(pa.large_string())
+        flat.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        flat = pa.chunked_array(
+            [pa.array([None if text is None else text.decode("utf-8", "replace") for text in raw], pa.large_string())]
+        )
+    combined = flat.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

@@ -1,0 +1,268 @@
+"""Files of text as a stream of UTF-8 bytes: decompressed, decoded and bounded, never whole in memory.
+
+Nothing is believed about a file: not its encoding, not its size after decompression, not its line lengths.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from loramill.errors import DataTooLargeError, UnreadableDataError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+BLOCK = 1 << 22
+HEAD = 1 << 18
+BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+LEGACY_ENCODINGS = (
+    *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "utf_16_le", "utf_16_be"),
+    *("cp1252", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256"),
+)
+"""What a file may be when it is not UTF-8. One encoding for each script: cp1250 and its kin differ from cp1252 by a
+few letters, and short texts cannot tell them apart."""
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """Bounds that turn a hostile file into a refusal.
+
+    Attributes:
+        max_bytes: bytes after decompression.
+        max_line_bytes: bytes of one line.
+        max_columns: columns of a table, keys of a JSON object.
+        max_ratio: bytes after decompression over bytes before, looked at beyond 64 MiB.
+    """
+
+    max_bytes: int = 4 * 2**30
+    max_line_bytes: int = 16 * 2**20
+    max_columns: int = 1000
+    max_ratio: int = 200
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What one pass over a file shows.
+
+    Attributes:
+        encoding: Python's name of the encoding.
+        is_damaged: some bytes are not valid in it; they become U+FFFD.
+        head: the first characters, cut at a line end when there is one.
+        has_carriage_returns: lines end in ``\\r\\n`` or ``\\r``.
+    """
+
+    encoding: str
+    is_damaged: bool
+    head: str
+    has_carriage_returns: bool
+
+
+class BoundedFile(io.RawIOBase):
+    """The decompressed bytes of a file; raises ``DataTooLargeError`` instead of going beyond the limits."""
+
+    def __init__(self, path: Path, limits: ReadLimits) -> None:
+        self._path = path
+        self._limits = limits
+        self._packed_bytes = max(1, path.stat().st_size)
+        self._file = _open(path)
+        self._read_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            block = self._file.read(len(buffer))
+        except (OSError, EOFError, ValueError) as error:
+            raise UnreadableDataError(
+                f"{self._path.name} cannot be decompressed: {error}.", fix="Compress the file again."
+            ) from None
+        self._read_bytes += len(block)
+        self._check()
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _check(self) -> None:
+        if self._read_bytes > self._limits.max_bytes:
+            raise DataTooLargeError(
+                f"{self._path.name} has more than {self._limits.max_bytes / 2**30:.1f} GiB of rows.",
+                fix="Split it into several files, or sample it first.",
+            )
+        if self._read_bytes > 2**26 and self._read_bytes > self._limits.max_ratio * self._packed_bytes:
+            raise DataTooLargeError(
+                f"{self._path.name} expands to more than {self._limits.max_ratio} times its size.",
+                fix="Decompress it yourself and look at it: this is what a decompression bomb looks like.",
+            )
+
+
+class Utf8Stream(io.RawIOBase):
+    """The same text as UTF-8, whatever its encoding; bytes that are not valid become U+FFFD."""
+
+    def __init__(self, raw: io.RawIOBase, encoding: str) -> None:
+        self._raw = raw
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+        self._pending = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        ended = False
+        while not self._pending and not ended:
+            block = self._raw.read(BLOCK)
+            ended = not block
+            self._pending = memoryview(self._decoder.decode(block or b"", final=ended).encode("utf-8", "replace"))
+        count = min(len(buffer), len(self._pending))
+        buffer[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def scan_text(path: Path, limits: ReadLimits) -> TextFacts:
+    """Look at a whole file once, in bounded memory: find its encoding, refuse what is too large or no text.
+
+    Raises:
+        DataTooLargeError: a line, or all of it, is beyond the limits.
+        UnreadableDataError: it is binary.
+    """
+    head = b""
+    has_carriage_returns = False
+    valid = _Utf8Counter()
+    lines = _LineLengths(path, limits.max_line_bytes)
+    with BoundedFile(path, limits) as file:
+        for block in _blocks(file):
+            if not head:
+                head = block[:HEAD]
+                encoding = _encoding_of_head(path, head)
+            lines.add(block)
+            valid.add(block)
+            has_carriage_returns = has_carriage_returns or b"\r" in block
+    if not head:
+        return TextFacts("utf-8", is_damaged=False, head="", has_carriage_returns=False)
+    if encoding is None:
+        encoding = "utf-8" if valid.is_probable else _legacy_encoding(valid.sample or head)
+    is_damaged = encoding.startswith("utf-8") and valid.invalid > 0
+    return TextFacts(encoding, is_damaged, _decoded_head(head, encoding), has_carriage_returns)
+
+
+def open_text(path: Path, facts: TextFacts, limits: ReadLimits) -> Utf8Stream:
+    """The file's text as a stream of UTF-8 bytes."""
+    return Utf8Stream(BoundedFile(path, limits), facts.encoding)
+
+
+class _LineLengths:
+    """Refuses a line longer than the limit, without keeping it."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._path, self._limit = path, limit
+        self._open_bytes = 0
+        self._line = 1
+
+    def add(self, block: bytes) -> None:
+        data = np.frombuffer(block, dtype=np.uint8)
+        ends = np.flatnonzero((data == 10) | (data == 13))
+        edges = np.concatenate(([-1 - self._open_bytes], ends, [len(block)]))
+        lengths = np.diff(edges)
+        longest = int(lengths.argmax())
+        if lengths[longest] > self._limit:
+            raise DataTooLargeError(
+                f"{self._path.name} has a line of more than {self._limit / 2**20:.0f} MiB (line {self._line + longest} "
+                "or near it).",
+                fix="Shorten that line; a text that long cannot be trained on. An unclosed quote can be the cause.",
+            )
+        self._open_bytes = int(lengths[-1]) - 1
+        self._line += len(ends)
+
+
+class _Utf8Counter:
+    """Counts bytes that are not UTF-8, and keeps lines that have non-ASCII bytes for a closer look."""
+
+    def __init__(self) -> None:
+        self.invalid = 0
+        self.valid = 0
+        self.sample = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+    def add(self, block: bytes) -> None:
+        if block.isascii() and not self._decoder.getstate()[0]:
+            return
+        text = self._decoder.decode(block)
+        characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        escaped = (characters >= 0xDC80) & (characters <= 0xDCFF)
+        self.invalid += int(escaped.sum())
+        self.valid += int((characters > 0x7F).sum() - escaped.sum())
+        if len(self.sample) < HEAD:
+            self.sample += b"\n".join(line for line in block.split(b"\n") if not line.isascii())[:HEAD]
+
+    @property
+    def is_probable(self) -> bool:
+        """UTF-8 with damage is likelier than another encoding: in those hardly any byte pair is valid UTF-8."""
+        return self.invalid <= self.valid
+
+
+def _open(path: Path) -> IO[bytes]:
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    if compression == "gzip":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if compression == "zstd":
+        import pyarrow as pa
+
+        return pa.input_stream(str(path), compression="zstd")  # type: ignore[no-any-return]
+    return path.open("rb")
+
+
+def _blocks(file: BoundedFile) -> Iterator[bytes]:
+    while block := file.read(BLOCK):
+        yield block
+
+
+def _encoding_of_head(path: Path, head: bytes) -> str | None:
+    """The encoding that a byte order mark or zero bytes give away; refuses what is no text."""
+    for mark, encoding in BOMS:
+        if head.startswith(mark):
+            return encoding
+    data = np.frombuffer(head[: len(head) // 2 * 2], dtype=np.uint8)
+    zeros = data == 0
+    if zeros[1::2].mean() > 0.3 > zeros[::2].mean():
+        return "utf-16-le"
+    if zeros[::2].mean() > 0.3 > zeros[1::2].mean():
+        return "utf-16-be"
+    controls = (data < 32) & ~np.isin(data, (9, 10, 13, 27, 12, 11))
+    if controls.mean() > 0.1:
+        raise UnreadableDataError(
+            f"{path.name} is binary, not text.", fix="Give a csv, tsv, jsonl or parquet file under its right name."
+        )
+    return None
+
+
+def _legacy_encoding(sample: bytes) -> str:
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample, cp_isolation=list(LEGACY_ENCODINGS)).best()
+    return best.encoding if best else "cp1252"
+
+
+def _decoded_head(head: bytes, encoding: str) -> str:
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
+    cut = max(text.rfind("\n"), text.rfind("\r"))
+    return text[: cut + 1] if len(head) == HEAD and cut > 0 else text
