@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import threading
@@ -33,7 +34,6 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher | None = None, *, concurrent: int | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._slots = threading.BoundedSemaphore(concurrent or os.cpu_count() or 1)
-        self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
 
     def hash(self, password: str) -> str:
         """The argon2id string to store for a new password.
@@ -59,9 +59,10 @@ class Passwords:
         """
         if _too_long(password):
             return False
+        nobody = self._nobody  # made at the first check of any user, so that its cost tells nothing either
         with self._slot():
             try:
-                self._hasher.verify(self._nobody if stored is None else stored, _normalized(password))
+                self._hasher.verify(nobody if stored is None else stored, _normalized(password))
             except (VerificationError, InvalidHashError):
                 return False
         return stored is not None
@@ -72,6 +73,11 @@ class Passwords:
             return None
         with self._slot():
             return self._hasher.hash(_normalized(password))
+
+    @functools.cached_property
+    def _nobody(self) -> str:
+        """A hash that no password fits, as expensive as all others."""
+        return self._hasher.hash(secrets.token_urlsafe(16))
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:

@@ -72,12 +72,12 @@ def _console() -> Console:
 
 def _table(entries: list[AuditEntry]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("row", no_wrap=True)
-    table.add_column("time", no_wrap=True)
-    for heading in ("who", "role", "action", "target", "result", "from"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("row", "time", "who", "action", "result"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("target", "from"):
+        table.add_column(heading, overflow="fold", min_width=8)
     for entry in entries:
-        time = f"{datetime.fromtimestamp(entry.time / 1e6).astimezone():%Y-%m-%d %H:%M:%S}"
-        who = (entry.user_id or "", entry.role or "", entry.action, entry.target, entry.result, entry.address)
-        table.add_row(str(entry.sequence), time, *who)
+        time = f"{datetime.fromtimestamp(entry.time / 1e6).astimezone():%Y-%m-%d %H:%M}"
+        who = entry.user_id or "nobody"
+        table.add_row(str(entry.sequence), time, who, entry.action, entry.result, entry.target, entry.address)
     return table
