@@ -8,7 +8,8 @@ similarity of their words and word pairs. A pair at the threshold is found with 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,35 +27,72 @@ THRESHOLD = 0.7
 """Jaccard similarity of words and word pairs from which two texts count as near copies."""
 BANDS, BAND_ROWS = 16, 4
 MIN_WORDS = 4
-ROWS_AT_ONCE = 2048
+ROWS_OF_WORDS, ROWS_OF_PAIRS = 16_384, 1024
+"""Texts split into words at once, and texts signed at once."""
+ESTIMATE_MARGIN = 0.3
+"""How far below the threshold an estimate over word pairs may lie before a pair is dropped unseen."""
 SEED = 20_140_601
 
 
-def find_near_copies(rows: SplitRows, among: SplitRows | None = None) -> tuple[Indices, Indices]:
-    """Rows that nearly copy another one, and that other row; exact copies are not near copies.
+@dataclass(frozen=True)
+class NearCopies:
+    """Rows of one split that nearly copy rows of the same or another split.
 
-    Args:
-        among: look for counterparts in this split; in earlier rows of ``rows`` itself when ``None``.
-
-    Returns:
-        (rows ``[found]`` ascending, counterparts ``[found]``).
+    Attributes:
+        rows: positions in ``split`` ``[found]``, ascending.
+        originals: positions in ``original_split`` ``[found]``.
     """
-    own = _distinct(rows)
-    other = own[:0] if among is None else _distinct(among)
-    texts = _joined(rows).take(own)
-    if among is not None:
+
+    split: str
+    rows: Indices
+    original_split: str
+    originals: Indices
+
+
+def find_near_copies(splits: Mapping[str, SplitRows]) -> list[NearCopies]:
+    """Near copies within each split, and of ``train`` in the others; exact copies are not near copies."""
+    stack = _Stack.of(splits)
+    first, second = _similar_pairs(stack)
+    found = []
+    names = list(splits)
+    for number, name in enumerate(names):
+        for original_number, original in enumerate(names):
+            if name != original and original != "train":
+                continue
+            here = (stack.splits[second] == number) & (stack.splits[first] == original_number)
+            if here.any():
+                rows, keep = np.unique(stack.rows[second[here]], return_index=True)
+                found.append(NearCopies(name, rows, original, stack.rows[first[here]][keep]))
+    return found
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """The distinct texts of all splits, ``train`` first.
+
+    Attributes:
+        splits, rows: number of the split and position in it ``[texts]``.
+        hashes: of the whole text ``[texts]``, equal for exact copies.
+    """
+
+    texts: pa.LargeStringArray
+    hashes: Hashes
+    splits: Indices
+    rows: Indices
+
+    @classmethod
+    def of(cls, splits: Mapping[str, SplitRows]) -> _Stack:
         import pyarrow as pa
 
-        texts = pa.concat_arrays([_joined(among).take(other), texts])
-    hashes = np.concatenate(
-        [among.text_hashes[other] if among is not None else rows.text_hashes[:0], rows.text_hashes[own]]
-    )
-    first, second = _similar_pairs(texts, hashes, boundary=len(other) if among is not None else None)
-    found, keep = np.unique(second, return_index=True)
-    counterparts = first[keep]
-    if among is None:
-        return own[found], own[counterparts]
-    return own[found - len(other)], other[counterparts]
+        numbers = sorted(range(len(splits)), key=lambda number: list(splits)[number] != "train")
+        parts = [(number, list(splits.values())[number]) for number in numbers]
+        distinct = [np.sort(np.unique(rows.text_hashes, return_index=True)[1]).astype(np.int64) for _, rows in parts]
+        return cls(
+            texts=pa.concat_arrays([_joined(rows).take(kept) for (_, rows), kept in zip(parts, distinct, strict=True)]),
+            hashes=np.concatenate([rows.text_hashes[kept] for (_, rows), kept in zip(parts, distinct, strict=True)]),
+            splits=np.repeat(np.asarray(numbers, dtype=np.int64), [len(kept) for kept in distinct]),
+            rows=np.concatenate(distinct),
+        )
 
 
 def signatures(texts: pa.LargeStringArray) -> tuple[Signatures, NDArray[np.bool_]]:
@@ -63,17 +101,27 @@ def signatures(texts: pa.LargeStringArray) -> tuple[Signatures, NDArray[np.bool_
     factors = random.randint(1, 2**62, BANDS * BAND_ROWS).astype(np.uint64) * np.uint64(2) + np.uint64(1)
     result = np.zeros((len(texts), len(factors)), dtype=np.uint32)
     long_enough = np.zeros(len(texts), dtype=bool)
-    for start, count in slices(len(texts), ROWS_AT_ONCE):
+    for start, count in slices(len(texts), ROWS_OF_WORDS):
         words, edges = word_hashes(texts.slice(start, count))
-        lengths = np.diff(edges)
-        long_enough[start : start + count] = lengths >= MIN_WORDS
-        if not len(words):
-            continue
-        pairs, starts = _word_pairs(words, edges)
-        for number, factor in enumerate(factors):
-            mixed = (pairs * factor) >> np.uint64(32)
-            result[start : start + count, number][lengths > 0] = np.minimum.reduceat(mixed, starts[lengths > 0])
+        long_enough[start : start + count] = np.diff(edges) >= MIN_WORDS
+        for inner, inner_count in slices(count, ROWS_OF_PAIRS):
+            part = edges[inner : inner + inner_count + 1]
+            target = result[start + inner : start + inner + inner_count]
+            _sign(words[part[0] : part[-1]], part - part[0], factors, target)
     return result, long_enough
+
+
+def _sign(words: Hashes, edges: Indices, factors: Hashes, target: Signatures) -> None:
+    """Write the signatures of a few texts, so few that their word pairs stay in the processor's cache."""
+    filled = np.diff(edges) > 0
+    if not filled.any():
+        return
+    pairs = _word_pairs(words, edges)
+    starts = edges[:-1][filled]
+    mixed = np.empty_like(pairs)
+    for number, factor in enumerate(factors):
+        np.multiply(pairs, factor, out=mixed)
+        target[filled, number] = np.minimum.reduceat(mixed, starts) >> np.uint64(32)
 
 
 def word_hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Indices]:
@@ -100,27 +148,26 @@ def word_hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Indices]:
     return words[is_word], before[offsets - offsets[0]]
 
 
-def _word_pairs(words: Hashes, edges: Indices) -> tuple[Hashes, Indices]:
+def _word_pairs(words: Hashes, edges: Indices) -> Hashes:
     """Hashes of neighbouring words; a text's last word pairs with nothing."""
     following = np.append(words[1:], np.uint64(0))
     last = edges[1:][np.diff(edges) > 0] - 1
     following[last] = 0
     mixed = words * np.uint64(0x9E3779B97F4A7C15) + following * np.uint64(0xC2B2AE3D27D4EB4F)
-    return (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9), edges[:-1]
+    pairs: Hashes = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return pairs
 
 
-def _similar_pairs(texts: pa.LargeStringArray, hashes: Hashes, boundary: int | None) -> tuple[Indices, Indices]:
-    """Pairs (earlier, later) of similar texts; with a boundary, earlier ones lie before it and later ones behind."""
-    signed, long_enough = signatures(texts)
-    pairs: list[NDArray[np.int64]] = []
-    for candidates in _candidates(signed, long_enough):
-        different = hashes[candidates[:, 0]] != hashes[candidates[:, 1]]
-        if boundary is not None:
-            different &= (candidates[:, 0] < boundary) & (candidates[:, 1] >= boundary)
-        pairs.append(candidates[different])
+def _similar_pairs(stack: _Stack) -> tuple[Indices, Indices]:
+    """Positions (earlier, later) of similar texts in the stack."""
+    signed, long_enough = signatures(stack.texts)
+    pairs = [
+        candidates[stack.hashes[candidates[:, 0]] != stack.hashes[candidates[:, 1]]]
+        for candidates in _candidates(signed, long_enough)
+    ]
     unique = np.unique(np.concatenate(pairs), axis=0) if pairs else np.zeros((0, 2), dtype=np.int64)
-    likely = unique[_estimated(signed, unique) >= THRESHOLD - 0.3]
-    confirmed = likely[_jaccard(texts, likely) >= THRESHOLD]
+    likely = unique[_estimated(signed, unique) >= THRESHOLD - ESTIMATE_MARGIN]
+    confirmed = likely[_jaccard(stack.texts, likely) >= THRESHOLD]
     return confirmed[:, 0], confirmed[:, 1]
 
 
@@ -152,14 +199,14 @@ def _estimated(signed: Signatures, pairs: NDArray[np.int64]) -> NDArray[np.float
 
 def _jaccard(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Exact Jaccard similarity of the words and word pairs of each pair of texts."""
-    exact = [_jaccard_part(texts, pairs[start : start + count]) for start, count in slices(len(pairs), ROWS_AT_ONCE)]
+    exact = [_jaccard_part(texts, pairs[start : start + count]) for start, count in slices(len(pairs), ROWS_OF_WORDS)]
     return np.concatenate(exact) if exact else np.zeros(0)
 
 
 def _jaccard_part(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     rows, place = np.unique(pairs, return_inverse=True)
     words, edges = word_hashes(texts.take(rows))
-    neighbours, _ = _word_pairs(words, edges)
+    neighbours = _word_pairs(words, edges)
     spans = list(zip(edges.tolist(), edges[1:].tolist(), strict=False))
     sets = [{*words[a:b].tolist(), *neighbours[a : b - 1].tolist()} for a, b in spans]
     place = place.reshape(pairs.shape)
@@ -169,11 +216,6 @@ def _jaccard_part(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArr
             for a, b in zip(place[:, 0].tolist(), place[:, 1].tolist(), strict=True)
         ]
     )
-
-
-def _distinct(rows: SplitRows) -> Indices:
-    """First rows of equal texts, ascending."""
-    return np.sort(np.unique(rows.text_hashes, return_index=True)[1]).astype(np.int64)
 
 
 def _joined(rows: SplitRows) -> pa.LargeStringArray:

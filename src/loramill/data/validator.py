@@ -79,8 +79,8 @@ class DataValidator:
             yield from check_pairs(rows)
             yield from check_labels(rows)
             yield from check_copies(rows)
-            yield from check_near_copies(rows)
             yield from self._truncated(rows)
+        yield from check_near_copies(splits)
         train = splits.get("train")
         for name, rows in splits.items():
             if train is not None and name != "train":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,16 @@ def check_copies(rows: SplitRows) -> Iterator[Hits]:
         yield _pair_hits("duplicate_exact", "warning", rows, repeated, rows, first[repeated], fix, "drop")
 
 
-def check_near_copies(rows: SplitRows) -> Iterator[Hits]:
-    """Texts that differ in a few words only."""
-    copies, originals = find_near_copies(rows)
-    if len(copies):
-        fix = "Keep one of them, unless the difference matters."
-        yield _pair_hits("duplicate_near", "info", rows, copies, rows, originals, fix)
+def check_near_copies(splits: Mapping[str, SplitRows]) -> Iterator[Hits]:
+    """Texts that differ in a few words only, within a split and between training and evaluation."""
+    for near in find_near_copies(splits):
+        rows, originals = splits[near.split], splits[near.original_split]
+        if near.split == near.original_split:
+            fix = "Keep one of them, unless the difference matters."
+            yield _pair_hits("duplicate_near", "info", rows, near.rows, originals, near.originals, fix)
+        else:
+            fix = "Take the near copy out of the training split, or accept metrics that are a little too good."
+            yield _pair_hits("leak_near", "warning", rows, near.rows, originals, near.originals, fix)
 
 
 def check_leaks(train: SplitRows, evaluation: SplitRows) -> Iterator[Hits]:
@@ -47,10 +51,6 @@ def check_leaks(train: SplitRows, evaluation: SplitRows) -> Iterator[Hits]:
     if len(leaked):
         fix = "Take the copy out of the training split."
         yield _pair_hits("leak_exact", "error", evaluation, leaked, train, candidate[leaked], fix, "drop")
-    near, originals = find_near_copies(evaluation, among=train)
-    if len(near):
-        fix = "Take the near copy out of the training split, or accept metrics that are a little too good."
-        yield _pair_hits("leak_near", "warning", evaluation, near, train, originals, fix)
 
 
 def check_pairs(rows: SplitRows) -> Iterator[Hits]:
