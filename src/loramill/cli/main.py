@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
-import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {
     "train": ("loramill.cli.train", "Train an adapter from a config."),
@@ -27,29 +27,52 @@ COMMANDS = {
 }
 """Command -> (module with a ``typer.Typer`` called ``app``, one line of help)."""
 
+HELP = ["--help", "-h"]
+
 
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # the nearest name for a typo is one of these
+
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         module, summary = COMMANDS[cmd_name]
-        if "--help" in sys.argv[1:2] or len(sys.argv) == 1:
-            return click.Command(cmd_name, help=summary)
-        command: Any = typer.main.get_command(importlib.import_module(module).app)
+        if sys.argv[1:2] in ([], *([name] for name in HELP)):
+            return TyperCommand(cmd_name, help=summary)
+        command = typer.main.get_command(importlib.import_module(module).app)
         command.name = cmd_name
-        return command  # type: ignore[no-any-return]
+        return command
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": HELP},
+)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("loramill"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and exit.")
+]
 
 
 @app.callback()
-def loramill() -> None:
+def loramill(version: Version = False) -> None:
     """LoRA fine-tuning and experiment management for text models."""
 
 
