@@ -148,8 +148,7 @@ def _changed_at(folder: ExperimentFolder) -> datetime:
 
 def _data_versions(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """Role -> version ids of ``data.json``."""
-    versions = {role: _section(data, role).get("version") for role in ("train", "eval")}
-    return {role: [str(version)] for role, version in versions.items() if version}
+    return {role: [str(data[role])] for role in ("train", "eval") if data.get(role)}
 
 
 def _restore(store: ExperimentStore, registry: ModelRegistry, folder: ExperimentFolder, record: dict[str, Any]) -> None:

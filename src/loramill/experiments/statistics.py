@@ -69,7 +69,7 @@ class MetricStatistics:
 def overall_statistics(session: Session, wanted: ExperimentFilter) -> ExperimentStatistics:
     conditions = conditions_of(wanted)
     statuses = select(Experiment.status, func.count()).where(*conditions).group_by(Experiment.status)
-    by_status = dict(session.execute(statuses).tuples().all())
+    by_status = dict(session.execute(statuses).all())
     accuracy, runtime = Experiment.eval_accuracy, Experiment.train_runtime
     values = select(func.max(accuracy), func.avg(accuracy), func.avg(runtime), func.sum(runtime)).where(*conditions)
     return ExperimentStatistics(sum(by_status.values()), by_status, *session.execute(values).one())
@@ -126,7 +126,7 @@ def _best_ids(session: Session, group: Any, metric: str, wanted: ExperimentFilte
     place = func.row_number().over(partition_by=group, order_by=(best_first, Experiment.number)).label("place")
     ranked = statement.add_columns(place).where(value.is_not(None)).subquery()
     rows = session.execute(select(ranked.c.name, ranked.c.id).where(ranked.c.place == 1))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _best_id(session: Session, metric: str, low: float, high: float, wanted: ExperimentFilter) -> str:

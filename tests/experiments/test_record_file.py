@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loramill.database import Database
+from loramill.experiments.deletion import delete_experiment
+from loramill.experiments.filters import ExperimentFilter
+from loramill.experiments.models import Status
+from loramill.experiments.record_file import reindex, save_record
+from loramill.experiments.registry import ModelRegistry
+from loramill.experiments.search import Order
+from loramill.experiments.store import ExperimentStore, NewExperiment
+
+
+def everything(database: Database) -> list[dict[str, object]]:
+    with database.reading() as session:
+        store, registry = ExperimentStore(session), ModelRegistry(session)
+        items = store.list_page(ExperimentFilter(archived=None), order=Order("created_at"), limit=100).items
+        return [
+            {
+                **item.as_dict(),
+                "data": store.data_of(item.id),
+                "config": store.get(item.id).config,
+                "aliases": registry.aliases(item.id),
+                "history": [move.as_dict() for move in registry.history(item.id)],
+            }
+            for item in items
+        ]
+
+
+def fresh_copy(database: Database, tmp_path: Path) -> Database:
+    copy = Database(f"sqlite:///{tmp_path / 'rebuilt.db'}")
+    copy.upgrade()
+    return copy
+
+
+def test_deleting_the_database_loses_nothing(database: Database, results: Path, make_run, tmp_path: Path) -> None:
+    folders = [make_run(f"run{number}") for number in range(4)]
+    reindex(database, results)
+    with database.transaction() as session:
+        store, registry = ExperimentStore(session), ModelRegistry(session)
+        store.get(folders[0].id).owner = "u1"
+        store.add_tags(folders[0].id, ["keep", "中文"])
+        store.set_notes(folders[1].id, "two\nlines")
+        store.set_archived(folders[2].id, True)
+        registry.set_stage(folders[3].id, "production", by="ann", reason="best")
+        registry.set_alias("live", folders[3].id, by="ann")
+        store.link_data(folders[3].id, "train", ["another"])
+    for folder in folders:
+        save_record(database, results, folder.id)
+    rebuilt = fresh_copy(database, tmp_path)
+    report = reindex(rebuilt, results)
+    assert report.added == tuple(folder.id for folder in folders)
+    assert everything(rebuilt) == everything(database)
+    rebuilt.close()
+
+
+def test_folders_without_a_record_tell_what_their_files_know(database: Database, results: Path, make_run) -> None:
+    folder = make_run("plain")
+    reindex(database, results)
+    [found] = everything(database)
+    assert (found["id"], found["name"], found["status"]) == (folder.id, "plain", Status.SUCCESS)
+    assert found["metrics"]["eval_accuracy"] == 0.9
+    assert found["data"] == {"train": ["v-train"], "eval": ["v-eval"]}
+    assert found["created_at"].startswith("2026-01-01")
+    assert found["started_at"] < found["finished_at"]
+
+
+def test_reindex_leaves_known_rows_alone(database: Database, results: Path, make_run) -> None:
+    folder = make_run()
+    reindex(database, results)
+    with database.transaction() as session:
+        ExperimentStore(session).set_notes(folder.id, "mine")
+    report = reindex(database, results)
+    assert (report.added, report.known) == ((), 1)
+    assert everything(database)[0]["notes"] == "mine"
+
+
+def test_damaged_folders_are_named_and_passed_over(database: Database, results: Path, make_run) -> None:
+    good, torn, wrong = make_run("good"), make_run("torn"), make_run("wrong")
+    (torn.path / "record.json").write_text("{")
+    (wrong.path / "record.json").write_text(json.dumps({"name": "x", "created_at": "yesterday"}))
+    (results / "unrelated").mkdir()
+    report = reindex(database, results)
+    assert report.added == (good.id,)
+    assert [experiment_id for experiment_id, _ in report.unreadable] == [torn.id, wrong.id]
+
+
+def test_nothing_to_index(database: Database, results: Path) -> None:
+    assert reindex(database, results).added == ()
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_delete_the_row_or_the_files_too(database: Database, results: Path, make_run, files: bool) -> None:
+    folder = make_run()
+    reindex(database, results)
+    delete_experiment(database, results, folder.id, files=files)
+    assert everything(database) == []
+    assert folder.path.exists() is not files
+    assert len(reindex(database, results).added) == (0 if files else 1)
+
+
+def test_delete_without_a_folder(database: Database, results: Path) -> None:
+    with database.transaction() as session:
+        ExperimentStore(session).create(NewExperiment("a", "a", {}, "m", "d", "t"))
+    delete_experiment(database, results, "a", files=True)
+    assert everything(database) == []

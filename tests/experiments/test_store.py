@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from loramill.config.schema import ExperimentConfig
+from loramill.database import Database
+from loramill.errors import ConfigError, ConflictError, NotFoundError
+from loramill.experiments.filters import ExperimentFilter
+from loramill.experiments.models import Status
+from loramill.experiments.registry import ModelRegistry
+from loramill.experiments.store import ExperimentStore, NewExperiment
+
+METRICS = {"train": {"runtime": 12.5}, "eval": {"accuracy": 0.8, "f1_macro": 0.7}}
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    with database.transaction() as session:
+        yield session
+
+
+@pytest.fixture
+def store(session: Session) -> ExperimentStore:
+    return ExperimentStore(session)
+
+
+def add(store: ExperimentStore, experiment_id: str = "a", **known: object) -> None:
+    config = ExperimentConfig.model_validate(known.pop("config", {}))
+    store.create(NewExperiment.from_config(experiment_id, config, **known))
+
+
+def test_a_run_from_submission_to_success(store: ExperimentStore) -> None:
+    add(store, owner="u1", config={"data": {"dataset_name": "glue", "dataset_config": "sst2"}})
+    assert store.get("a").status == Status.PENDING
+    store.mark_started("a")
+    store.mark_progress("a", {"step": 5, "total_steps": 10})
+    assert store.get_summary("a").progress == {"step": 5, "total_steps": 10}
+    store.mark_finished("a", METRICS)
+    summary = store.get_summary("a")
+    assert (summary.status, summary.dataset_name, summary.owner) == (Status.SUCCESS, "glue/sst2", "u1")
+    assert summary.metrics == {"train_runtime": 12.5, "eval_accuracy": 0.8, "eval_f1_macro": 0.7}
+    assert (summary.train_runtime, summary.eval_accuracy) == (12.5, 0.8)
+    assert summary.created_at <= summary.started_at <= summary.finished_at
+    assert summary.created_at.utcoffset() == timedelta(0)
+    assert store.get("a").config["data"]["dataset_config"] == "sst2"
+
+
+def test_failure_keeps_its_reason(store: ExperimentStore) -> None:
+    add(store)
+    store.mark_failed("a", "out_of_memory", "The GPU is full.")
+    summary = store.get_summary("a")
+    assert (summary.status, summary.error_code, summary.error_message) == (
+        "FAILURE",
+        "out_of_memory",
+        "The GPU is full.",
+    )
+
+
+def test_what_is_finished_does_not_change(store: ExperimentStore) -> None:
+    add(store)
+    store.mark_revoked("a")
+    for change in (store.mark_started, store.mark_revoked, store.mark_progress):
+        with pytest.raises(ConflictError, match="REVOKED"):
+            change("a")
+    store.mark_resumed("a")
+    store.mark_finished("a", METRICS)
+    assert store.get("a").status == Status.SUCCESS
+
+
+def test_an_old_attempt_may_not_write(store: ExperimentStore) -> None:
+    add(store)
+    store.get("a").attempt = 2
+    with pytest.raises(ConflictError, match="attempt 2"):
+        store.mark_finished("a", METRICS, attempt=1)
+    assert store.get_summary("a").metrics == {}
+    store.mark_finished("a", METRICS, attempt=2)
+
+
+def test_an_id_names_one_experiment(store: ExperimentStore) -> None:
+    add(store)
+    with pytest.raises(ConflictError):
+        add(store)
+    with pytest.raises(NotFoundError, match="nothing"):
+        store.get("nothing")
+
+
+def test_newest_success(store: ExperimentStore) -> None:
+    assert store.newest() is None
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for hours, experiment_id in ((1, "old"), (3, "failed"), (2, "new")):
+        add(store, experiment_id, created_at=start + timedelta(hours=hours))
+        store.mark_failed(experiment_id, "x", "") if experiment_id == "failed" else store.mark_finished(
+            experiment_id, METRICS
+        )
+    assert store.newest().id == "new"
+
+
+def test_tags_notes_and_archive(store: ExperimentStore) -> None:
+    add(store)
+    store.add_tags("a", ["b", " a ", "b"])
+    store.set_notes("a", "good\nrun")
+    store.set_archived("a", True)
+    summary = store.get_summary("a")
+    assert (summary.tags, summary.notes, summary.archived) == (("a", "b"), "good\nrun", True)
+    store.remove_tags("a", ["b", "unknown"])
+    assert store.get_summary("a").tags == ("a",)
+    assert store.list_page().items == ()
+    assert len(store.list_page(ExperimentFilter(archived=None)).items) == 1
+
+
+def test_every_wrong_tag_is_named(store: ExperimentStore) -> None:
+    add(store)
+    with pytest.raises(ConfigError) as caught:
+        store.add_tags("a", ["fine", "", "x" * 256])
+    assert len(caught.value.problems) == 2
+    assert store.get_summary("a").tags == ()
+
+
+def test_data_versions_lead_back_to_experiments(store: ExperimentStore) -> None:
+    add(store, "a")
+    add(store, "b")
+    store.link_data("a", "train", ["v1", "v2"])
+    store.link_data("a", "train", ["v1"])
+    store.link_data("b", "eval", ["v1"])
+    assert store.data_of("a") == {"train": ["v1", "v2"]}
+    assert store.experiments_using("v1") == [("a", "train"), ("b", "eval")]
+    assert store.experiments_using("v3") == []
+
+
+def test_delete_takes_everything_with_it(store: ExperimentStore, session: Session) -> None:
+    add(store)
+    store.mark_finished("a", METRICS)
+    store.add_tags("a", ["t"])
+    store.link_data("a", "train", ["v1"])
+    ModelRegistry(session).set_stage("a", "staging", by="me")
+    store.delete("a")
+    session.expunge_all()
+    assert store.find("a") is None
+    assert store.experiments_using("v1") == []
+    add(store)
+    assert store.get_summary("a").metrics == {}
+
+
+@pytest.mark.parametrize("hold", ["running", "production", "alias"])
+def test_what_is_in_use_is_not_deleted(store: ExperimentStore, session: Session, hold: str) -> None:
+    add(store)
+    if hold == "running":
+        store.mark_started("a")
+    else:
+        store.mark_finished("a", METRICS)
+        registry = ModelRegistry(session)
+        registry.set_stage("a", "production", by="me") if hold == "production" else registry.set_alias(
+            "best", "a", by="me"
+        )
+    with pytest.raises(ConflictError):
+        store.delete("a")
+    assert store.find("a") is not None
