@@ -14,10 +14,17 @@ from typing import Any
 from loramill.errors import ModelError, ModelNotFoundError
 
 PACKAGE_PREFIX = "package:"
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
-HUB_FILES += ("special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
-TOKENIZER_FILES += ("merges.txt", "spiece.model", "sentencepiece.bpe.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def _package_folder(package: str) -> Path:
 
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         cached = try_to_load_from_cache(name, "config.json")

@@ -31,7 +31,9 @@ def train(
     context: typer.Context,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
-    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a stopped or crashed experiment.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Go on with a stopped or crashed experiment.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with any error-level finding.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:

@@ -45,7 +45,7 @@ def adapted_linear(x: Tensor, linear: Linear, updates: Sequence[LowRankUpdate]) 
     if not updates:
         return F.linear(x, linear.weight, linear.bias)
     parameters = [tensor for update in updates for tensor in (update.lora_a, update.lora_b)]
-    result: Tensor = _AdaptedLinear.apply(x, linear, tuple(updates), *parameters)
+    result: Tensor = _AdaptedLinear.apply(x, linear, tuple(updates), *parameters)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -75,7 +75,10 @@ class _AdaptedLinear(torch.autograd.Function):
             grad_state = torch.empty_like(state)
             grad_b = torch.empty_like(lora_b)
             sites = zip(
-                _sites(grad_y, state, update, lora_b.to(x.dtype)), grad_state.split(lora_b.shape[2], 1), grad_b, strict=True
+                _sites(grad_y, state, update, lora_b.to(x.dtype)),
+                grad_state.split(lora_b.shape[2], 1),
+                grad_b,
+                strict=True,
             )
             for (grad_output, rank_state, site_b), grad_rank_state, grad_site_b in sites:
                 torch.mm(grad_output, site_b, out=grad_rank_state)

@@ -21,12 +21,12 @@ def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
         ``[tokens, hidden]``.
     """
     hidden = qkv.shape[1] // 3
-    places = _ToPlaces.apply(qkv, batch.gather, batch.scatter)
+    places = _ToPlaces.apply(qkv, batch.gather, batch.scatter)  # type: ignore[no-untyped-call]
     contexts = []
     for bucket, part in _split(places, batch):
         query, key, value = part.view(bucket.rows, bucket.width, 3, heads, hidden // heads).permute(2, 0, 3, 1, 4)
         contexts.append(_attend(query, key, value, bucket).transpose(1, 2).reshape(-1, hidden))
-    result: Tensor = _FromPlaces.apply(torch.cat(contexts), batch.gather, batch.scatter)
+    result: Tensor = _FromPlaces.apply(torch.cat(contexts), batch.gather, batch.scatter)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -41,7 +41,7 @@ def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int)
         ``[rows, hidden]``.
     """
     rows, hidden = query.shape
-    places = _ToPlaces.apply(key_value, batch.gather, batch.scatter)
+    places = _ToPlaces.apply(key_value, batch.gather, batch.scatter)  # type: ignore[no-untyped-call]
     ordered = query[batch.bucket_order].view(rows, heads, 1, hidden // heads)
     contexts, row = [], 0
     for bucket, part in _split(places, batch):

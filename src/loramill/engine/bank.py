@@ -30,7 +30,7 @@ class AdapterSpec:
     """What an adapter is, apart from its values.
 
     Attributes:
-        rank_stabilised: the update is scaled by ``alpha / sqrt(rank)`` (rsLoRA, arXiv:2312.03732), not ``alpha / rank``.
+        rank_stabilised: scale by ``alpha / sqrt(rank)`` (rsLoRA, arXiv:2312.03732), not ``alpha / rank``.
         sites: adapted modules, in the order of ``SITES``.
         dropout: probability, on the input of the update while training.
         labels: width of the logits.
@@ -105,7 +105,8 @@ class Adapter:
             for path, group, _ in _adapted_inputs(base.architecture, spec)
         }
         self.head = {
-            layer.path: Linear(views["head_weight", layer.path], views["head_bias", layer.path]) for layer in base.trained_head()
+            layer.path: Linear(views["head_weight", layer.path], views["head_bias", layer.path])
+            for layer in base.trained_head()
         }
         self.ranges = _optimizer_ranges(slots, spec)
         self._initialise(base.architecture.initializer_range)

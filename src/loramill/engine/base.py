@@ -98,7 +98,7 @@ def load_base(
 
 def _load_embeddings(checkpoint: _Checkpoint) -> EmbeddingWeights:
     family = checkpoint.architecture.family
-    token_type, projection = family.token_type_embeddings, family.embeddings_projection
+    token_type, projection = family.type_embeddings, family.embeddings_projection
     return EmbeddingWeights(
         word=checkpoint.tensor(f"{family.word_embeddings}.weight"),
         position=checkpoint.tensor(f"{family.position_embeddings}.weight"),
@@ -112,9 +112,7 @@ def _load_layer(checkpoint: _Checkpoint, path: str) -> LayerWeights:
     family = checkpoint.architecture.family
     query, key, value = (checkpoint.linear(f"{path}.{family.sites[site]}") for site in ("query", "key", "value"))
     return LayerWeights(
-        qkv=Linear(
-            torch.cat([query.weight, key.weight, value.weight]), torch.cat([query.bias, key.bias, value.bias])
-        ),
+        qkv=Linear(torch.cat([query.weight, key.weight, value.weight]), torch.cat([query.bias, key.bias, value.bias])),
         attention_output=checkpoint.linear(f"{path}.{family.sites['attention_output']}"),
         attention_norm=checkpoint.linear(f"{path}.{family.attention_norm}"),
         up=checkpoint.linear(f"{path}.{family.sites['up']}"),

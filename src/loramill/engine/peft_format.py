@@ -59,7 +59,9 @@ def load_adapter(folder: Path, base: FrozenBase, *, dtype: torch.dtype = torch.f
                 raise AdapterFormatError(f"{folder}: the tensor '{name}' has values that are not finite.")
             view.copy_(stored)
     if tensors:
-        raise AdapterFormatError(f"{folder}: tensors that this base has no place for: {', '.join(sorted(tensors)[:5])}.")
+        raise AdapterFormatError(
+            f"{folder}: tensors that this base has no place for: {', '.join(sorted(tensors)[:5])}."
+        )
     return adapter
 
 
@@ -135,7 +137,9 @@ def _read_spec(folder: Path, base: FrozenBase, tensors: Mapping[str, Tensor]) ->
             seed=0,
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
-        raise AdapterFormatError(f"{folder / CONFIG_FILE} does not describe an adapter for this base: {error}") from error
+        raise AdapterFormatError(
+            f"{folder / CONFIG_FILE} does not describe an adapter for this base: {error}"
+        ) from error
 
 
 def _read_sites(architecture: Architecture, targets: str | list[str]) -> tuple[Site, ...]:

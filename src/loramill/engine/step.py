@@ -80,7 +80,7 @@ def _backward(bank: AdapterBank, item: AdapterBatch, chosen: IntArray, total: St
     (logits,) = classify(bank, batch, dropout)
     labels = item.source.labels[torch.from_numpy(chosen)].to(logits.device)
     loss = row_losses(logits, labels, item.source.problem_type).sum() / len(item.chosen)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return StepResult(
         loss=total.loss + float(loss),
         rows=total.rows + batch.rows,

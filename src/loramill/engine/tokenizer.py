@@ -36,9 +36,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int
-) -> TokenRows:
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> TokenRows:
     """Texts, or pairs of texts, as tokens with the model's special tokens.
 
     Rows longer than ``max_length`` tokens are cut as in Transformers (``longest_first``) and counted.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from structlog.typing import FilteringBoundLogger
 
 from loramill.config.load import parse_config, read_yaml
 from loramill.config.schema import ExperimentConfig
@@ -94,14 +95,14 @@ class _Record:
             ExperimentStore(session).mark_failed(self._folder.id, _code(error), _message(error))
 
 
-def _event_sink(folder: ExperimentFolder, log: logging.Logger, on_event: EventSink) -> EventSink:
+def _event_sink(folder: ExperimentFolder, log: FilteringBoundLogger, on_event: EventSink) -> EventSink:
     """Every event goes to ``events.jsonl``, as a sentence to ``logs.txt``, and to the caller."""
 
     def sink(event: dict[str, Any]) -> None:
         stamped = {"time": time.time(), **event}
         folder.append_event(stamped)
         if sentence := describe_event(event):
-            log.log(logging.WARNING if event["type"] == "warning" else logging.INFO, sentence)
+            (log.warning if event["type"] == "warning" else log.info)(sentence)
         on_event(stamped)
 
     return sink

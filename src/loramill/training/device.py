@@ -85,5 +85,7 @@ def _find(name: str) -> tuple[torch.device, str]:
     present = available[device.type] and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count())
     if not present:
         known = ", ".join(kind for kind, there in available.items() if there)
-        raise ConfigError([Problem("training.device", name, f"this machine has no {name}; it has {known}, or say auto")])
+        raise ConfigError(
+            [Problem("training.device", name, f"this machine has no {name}; it has {known}, or say auto")]
+        )
     return device, "as configured"

@@ -75,15 +75,13 @@ def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, 
 
     chances = evaluation.probabilities.numpy()
     if data.problem_type == "single_label_classification":
-        label, prediction = data.labels.numpy(), chances.argmax(1)
-    elif data.problem_type == "regression":
-        label, prediction = data.labels.numpy(), chances[:, 0]
+        prediction = chances.argmax(1)
     else:
-        label, prediction = list(data.labels.long().numpy()), list((chances > 0.5).astype(np.int64))
+        prediction = chances[:, 0] if data.problem_type == "regression" else (chances > 0.5).astype(np.int64)
     columns = {
         "row": row_ids,
-        "label": label,
-        "prediction": prediction,
+        "label": list(data.labels.numpy()),
+        "prediction": list(prediction),
         "probabilities": pa.array(list(chances), type=pa.list_(pa.float32())),
         "loss": evaluation.losses.numpy(),
     }

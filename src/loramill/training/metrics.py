@@ -17,9 +17,7 @@ Integers = npt.NDArray[np.int64]
 CALIBRATION_BINS = 15
 
 
-def classification_metrics(
-    probabilities: Floats, labels: Integers, label_names: Sequence[str]
-) -> dict[str, Any]:
+def classification_metrics(probabilities: Floats, labels: Integers, label_names: Sequence[str]) -> dict[str, Any]:
     """Metrics of a single-label classifier.
 
     Args:
@@ -37,7 +35,10 @@ def classification_metrics(
     occurring = [entry for entry in per_class.values() if entry["support"] or entry["predicted"]]
     return {
         "accuracy": float(np.trace(confusion) / len(labels)),
-        **{f"{name}_macro": float(np.mean([entry[name] for entry in occurring])) for name in ("f1", "precision", "recall")},
+        **{
+            f"{name}_macro": float(np.mean([entry[name] for entry in occurring]))
+            for name in ("f1", "precision", "recall")
+        },
         "auc": _mean_auc(probabilities, labels),
         "log_loss": log_loss(probabilities, labels),
         "ece": expected_calibration_error(probabilities, labels),
@@ -63,7 +64,10 @@ def multi_label_metrics(probabilities: Floats, labels: Floats, label_names: Sequ
         "accuracy": float((truth == predicted).all(1).mean()),
         "hamming_loss": float((truth != predicted).mean()),
         "f1_micro": micro["f1"],
-        **{f"{key}_macro": float(np.mean([e[key] for e in per_class.values()])) for key in ("f1", "precision", "recall")},
+        **{
+            f"{key}_macro": float(np.mean([e[key] for e in per_class.values()]))
+            for key in ("f1", "precision", "recall")
+        },
         "per_class": per_class,
     }
 

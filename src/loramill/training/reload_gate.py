@@ -31,7 +31,9 @@ ROWS = 32
 """Rows whose logits are compared: enough to see a lost head, few enough to cost no time."""
 
 
-def check_reload(folder: Path, base: FrozenBase, adapter: Adapter, texts: Sequence[str], pairs: Sequence[str] | None) -> float:
+def check_reload(
+    folder: Path, base: FrozenBase, adapter: Adapter, texts: Sequence[str], pairs: Sequence[str] | None
+) -> float:
     """Reload ``final_model`` in a fresh process and compare its logits with those of the adapter in memory.
 
     Args:

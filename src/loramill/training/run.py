@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers import Tokenizer
 
 from loramill.base_models import BaseModelFiles, locate_base_model
 from loramill.config.load import dump_config
@@ -17,11 +18,12 @@ from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
 from loramill.engine.base import FrozenBase, load_base
 from loramill.engine.families import choose_sites
 from loramill.engine.step import LabelledTokens
-from loramill.engine.tokenizer import Tokenizer, count_tokens, load_tokenizer, tokenize
-from loramill.errors import DataRefusedError, ResumeError
+from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
+from loramill.errors import DataRefusedError
 from loramill.experiments.environment import describe_environment
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
+from loramill.monitor.resources import ResourceSample
 from loramill.training.checkpoint_manager import CheckpointManager
 from loramill.training.device import ComputeDevice, choose_device
 from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
@@ -46,6 +48,30 @@ class RunResult:
     metrics: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What every stage of a run reads."""
+
+    config: ExperimentConfig
+    folder: ExperimentFolder
+    compute: ComputeDevice
+    files: BaseModelFiles
+    tokenizer: Tokenizer
+    emit: EventSink
+
+    def note(self, message: str) -> None:
+        self.emit({"type": "note", "message": message})
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """The chosen adapter on a float32 base, as whoever reloads it will have it, and what it scores there."""
+
+    base: FrozenBase
+    adapter: Adapter
+    evaluation: Evaluation
+
+
 def run_training(
     config: ExperimentConfig,
     *,
@@ -68,56 +94,48 @@ def run_training(
     Raises:
         LoramillError: with its code; a verified checkpoint remains if one was ever saved.
     """
-    compute = _set_up(config, folder, on_event)
-    files = locate_base_model(config.model.name)
-    tokenizer = load_tokenizer(files.folder)
-    data = _load_data(config, folder, data_folder, tokenizer, on_event, strict=strict)
-    base = load_base(files.config, files.weights, dtype=compute.dtype, device=compute.device)
-    bank, run = _add_adapter(config, folder, base, files, tokenizer, data, on_event)
+    context = _set_up(config, folder, on_event)
+    data = _load_data(context, data_folder, strict=strict)
+    base = _load_base(context, context.compute.dtype)
+    run = _add_adapter(context, base, data)
     if resume:
         _restore(run, base)
-    with PerformanceMonitor(
-        folder.path, on_sample=lambda sample: on_event({"type": "resource", **sample.as_dict()})
-    ) as monitor:
+    with PerformanceMonitor(folder.path, on_sample=lambda sample: on_event(_resource_event(sample))) as monitor:
+        bank = AdapterBank(base, [run.trial.adapter])
         stopped = train_trials(bank, [run], should_stop=should_stop, observer=monitor)
-        if stopped:
-            return RunResult(folder.id, stopped, {})
-        exact, evaluation = _measure_best(run, files, compute)
-        metrics = _metrics(run, evaluation, {**monitor.summary(), "precision": compute.precision})
-    _save(config, folder, files, exact, run, data, evaluation, metrics)
+    if stopped:
+        return RunResult(folder.id, stopped, {})
+    final = _measure_best(context, run)
+    metrics = _metrics(run, final.evaluation, {**monitor.summary(), "precision": context.compute.precision})
+    _save(context, final, run.evaluation, data, metrics)
     return RunResult(folder.id, "finished", metrics)
 
 
-def _set_up(config: ExperimentConfig, folder: ExperimentFolder, on_event: EventSink) -> ComputeDevice:
+def _set_up(config: ExperimentConfig, folder: ExperimentFolder, emit: EventSink) -> RunContext:
     if config.system.num_threads:
         torch.set_num_threads(config.system.num_threads)
     compute = choose_device(config.training.device, config.training.bf16)
-    on_event({"type": "note", "message": compute.reason})
+    files = locate_base_model(config.model.name)
     folder.write_config(dump_config(config))
     folder.write_environment(describe_environment())
-    return compute
+    context = RunContext(config, folder, compute, files, load_tokenizer(files.folder), emit)
+    context.note(compute.reason)
+    return context
 
 
-def _load_data(
-    config: ExperimentConfig,
-    folder: ExperimentFolder,
-    data_folder: Path,
-    tokenizer: Tokenizer,
-    on_event: EventSink,
-    *,
-    strict: bool,
-) -> PreparedData:
+def _load_data(context: RunContext, data_folder: Path, *, strict: bool) -> PreparedData:
+    config = context.config
     data = prepare_data(
         config.data,
         num_labels=config.model.num_labels,
         seed=config.training.seed,
         data_folder=data_folder,
         strict=strict,
-        count_tokens=lambda texts, pairs: count_tokens(tokenizer, texts, pairs),
+        count_tokens=lambda texts, pairs: count_tokens(context.tokenizer, texts, pairs),
     )
     for message in data.notes:
-        on_event({"type": "note", "message": message})
-    folder.write_data(
+        context.note(message)
+    context.folder.write_data(
         {
             **data.versions,
             "dataset_name": config.data.dataset_name,
@@ -131,28 +149,23 @@ def _load_data(
     return data
 
 
-def _add_adapter(
-    config: ExperimentConfig,
-    folder: ExperimentFolder,
-    base: FrozenBase,
-    files: BaseModelFiles,
-    tokenizer: Tokenizer,
-    data: PreparedData,
-    on_event: EventSink,
-) -> tuple[AdapterBank, TrialRun]:
+def _load_base(context: RunContext, dtype: torch.dtype) -> FrozenBase:
+    return load_base(context.files.config, context.files.weights, dtype=dtype, device=context.compute.device)
+
+
+def _add_adapter(context: RunContext, base: FrozenBase, data: PreparedData) -> TrialRun:
+    config = context.config
     adapter = Adapter(base, adapter_spec(config, base, labels=max(1, len(data.label_names))))
-    train = _tokenise("train", data.train, config, base, tokenizer, data, on_event)
-    run = TrialRun(
-        trial=Trial(config, 0, adapter, train, on_event),
-        checkpoints=CheckpointManager(folder.artifacts),
-        evaluation=_tokenise("evaluation", data.eval, config, base, tokenizer, data, on_event),
+    train = _tokenise(context, base, "train", data.train, data)
+    context.note(f"Training {adapter.values.numel():,} parameters on {len(train):,} rows.")
+    return TrialRun(
+        trial=Trial(config, 0, adapter, train, context.emit),
+        checkpoints=CheckpointManager(context.folder.artifacts),
+        evaluation=_tokenise(context, base, "evaluation", data.eval, data),
         label_names=data.label_names,
-        base_name=files.reference,
+        base_name=context.files.reference,
         micro_rows=config.training.per_device_train_batch_size,
     )
-    rows, parameters = len(train), adapter.values.numel()
-    on_event({"type": "note", "message": f"Training {parameters:,} parameters on {rows:,} rows."})
-    return AdapterBank(base, [adapter]), run
 
 
 def adapter_spec(config: ExperimentConfig, base: FrozenBase, *, labels: int) -> AdapterSpec:
@@ -171,44 +184,36 @@ def adapter_spec(config: ExperimentConfig, base: FrozenBase, *, labels: int) -> 
 
 
 def _tokenise(
-    split: str,
-    rows: LabelledRows,
-    config: ExperimentConfig,
-    base: FrozenBase,
-    tokenizer: Tokenizer,
-    data: PreparedData,
-    on_event: EventSink,
+    context: RunContext, base: FrozenBase, split: str, rows: LabelledRows, data: PreparedData
 ) -> LabelledTokens:
-    max_length = min(config.data.max_length, base.architecture.max_positions)
-    tokens = tokenize(tokenizer, rows.texts, rows.pairs, max_length=max_length)
+    max_length = min(context.config.data.max_length, base.architecture.max_positions)
+    tokens = tokenize(context.tokenizer, rows.texts, rows.pairs, max_length=max_length)
     if tokens.truncated:
         message = f"{tokens.truncated} of {len(rows)} {split} rows are longer than {max_length} tokens"
-        if config.data.on_long_text == "refuse":
+        if context.config.data.on_long_text == "refuse":
             raise DataRefusedError(f"{message}.", fix="Raise data.max_length, or set data.on_long_text=truncate.")
-        on_event({"type": "warning", "message": f"{message} and are cut."})
+        context.emit({"type": "warning", "message": f"{message} and are cut."})
     return LabelledTokens(tokens, as_labels(rows.labels), data.problem_type)
 
 
 def _restore(run: TrialRun, base: FrozenBase) -> None:
     last = run.checkpoints.recover()
-    if last is None:
-        run.trial.emit({"type": "note", "message": "No checkpoint to resume from: starting at step 0."})
-        return
-    load_state(run.checkpoints.path(last), base, run.trial)
-    run.trial.emit({"type": "note", "message": f"Resumed from {last.name}."})
+    if last:
+        load_state(run.checkpoints.path(last), base, run.trial)
+    message = f"Resumed from {last.name}." if last else "No checkpoint to resume from: starting at step 0."
+    run.trial.emit({"type": "note", "message": message})
 
 
-def _measure_best(run: TrialRun, files: BaseModelFiles, compute: ComputeDevice) -> tuple[FrozenBase, Evaluation]:
-    """Take the best checkpoint's values and measure them in float32, as whoever reloads the model will."""
+def _measure_best(context: RunContext, run: TrialRun) -> FinalModel:
+    """The best checkpoint by the metric; the last one where nothing was evaluated."""
     chosen = run.checkpoints.best or run.checkpoints.last
     if chosen is None:
-        raise ResumeError("The run has finished and left no checkpoint.", fix="Start it anew.")
-    exact = load_base(files.config, files.weights, dtype=torch.float32, device=compute.device)
-    load_values(run.checkpoints.path(chosen), exact, run.trial)
-    bank = AdapterBank(exact, [run.trial.adapter])
-    evaluation = evaluate(bank, 0, run.evaluation, run.label_names)
-    run.trial.emit({"type": "note", "message": f"The final model is {chosen.name}, measured in float32."})
-    return exact, evaluation
+        raise AssertionError("train_trials saves a checkpoint at its end")
+    base = _load_base(context, torch.float32)
+    load_values(run.checkpoints.path(chosen), base, run.trial)
+    adapter = run.trial.adapter
+    context.note(f"The final model is {chosen.name}, measured in float32.")
+    return FinalModel(base, adapter, evaluate(AdapterBank(base, [adapter]), 0, run.evaluation, run.label_names))
 
 
 def _metrics(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def _metrics(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> d
         "runtime": progress.seconds,
         "samples_per_second": progress.rows / progress.seconds,
         "tokens_per_second": progress.tokens / progress.seconds,
-        "loss": progress.total_loss / max(1, progress.step),
+        "loss": progress.total_loss / progress.step,
         "steps": progress.step,
         "epochs": run.trial.epoch,
         "samples": len(run.trial.train),
@@ -230,28 +235,25 @@ def _metrics(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> d
 
 
 def _save(
-    config: ExperimentConfig,
-    folder: ExperimentFolder,
-    files: BaseModelFiles,
-    exact: FrozenBase,
-    run: TrialRun,
-    data: PreparedData,
-    evaluation: Evaluation,
-    metrics: dict[str, Any],
+    context: RunContext, final: FinalModel, evaluated: LabelledTokens, data: PreparedData, metrics: dict[str, Any]
 ) -> None:
     """Write the final model, prove that it reloads, and only then the metrics, which mark a run as whole."""
-    adapter = run.trial.adapter
+    folder = context.folder
     save_final_model(
         folder.final_model,
-        exact,
-        adapter,
-        files=files,
-        config=config,
+        final.base,
+        final.adapter,
+        files=context.files,
+        config=context.config,
         label_names=data.label_names,
         problem_type=data.problem_type,
-        metrics=evaluation.metrics,
+        metrics=final.evaluation.metrics,
     )
-    difference = check_reload(folder.final_model, exact, adapter, data.eval.texts, data.eval.pairs)
+    difference = check_reload(folder.final_model, final.base, final.adapter, data.eval.texts, data.eval.pairs)
     metrics["system"]["reload_difference"] = difference
-    write_predictions(folder.predictions_file, evaluation, run.evaluation, data.eval.row_ids)
+    write_predictions(folder.predictions_file, final.evaluation, evaluated, data.eval.row_ids)
     folder.write_metrics(metrics)
+
+
+def _resource_event(sample: ResourceSample) -> dict[str, Any]:
+    return {"type": "resource", **sample.as_dict()}
