@@ -102,3 +102,9 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists: what can be asked for space and permission."""
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())

@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from loramill.files import nearest_existing
+
 CLOCK_TICK = 0.01
 """Seconds; the kernel counts CPU time in these."""
 
@@ -56,7 +58,7 @@ class ResourceProbe:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = _existing(folder)
+        self._folder = nearest_existing(folder)
         self._process = psutil.Process()
         self._cpu = CpuMeter(self._process)
         self._gpus = GpuProbe()
@@ -178,12 +180,6 @@ def _visible_gpus(nvml: Any) -> list[Any]:
         else:
             break
     return handles
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    absolute = folder.absolute()
-    return next(path for path in (absolute, *absolute.parents) if path.exists())
 
 
 def _difference(now: int | None, before: int | None) -> int | None:
