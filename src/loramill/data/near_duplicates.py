@@ -7,8 +7,10 @@ similarity of their words and word pairs. A pair at the threshold is found with 
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,13 +103,18 @@ def signatures(texts: pa.LargeStringArray) -> tuple[Signatures, NDArray[np.bool_
     factors = random.randint(1, 2**62, BANDS * BAND_ROWS).astype(np.uint64) * np.uint64(2) + np.uint64(1)
     result = np.zeros((len(texts), len(factors)), dtype=np.uint32)
     long_enough = np.zeros(len(texts), dtype=bool)
-    for start, count in slices(len(texts), ROWS_OF_WORDS):
+
+    def sign(part: tuple[int, int]) -> None:
+        start, count = part
         words, edges = word_hashes(texts.slice(start, count))
         long_enough[start : start + count] = np.diff(edges) >= MIN_WORDS
         for inner, inner_count in slices(count, ROWS_OF_PAIRS):
-            part = edges[inner : inner + inner_count + 1]
+            inner_edges = edges[inner : inner + inner_count + 1]
             target = result[start + inner : start + inner + inner_count]
-            _sign(words[part[0] : part[-1]], part - part[0], factors, target)
+            _sign(words[inner_edges[0] : inner_edges[-1]], inner_edges - inner_edges[0], factors, target)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Arrow and numpy work without the interpreter's lock
+        list(threads.map(sign, slices(len(texts), ROWS_OF_WORDS)))
     return result, long_enough
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,9 @@ from loramill.data.checks.texts import text_rules
 from loramill.data.findings import Finding, Severity, ValidationReport, excerpt
 from loramill.data.labels import count_labels
 from loramill.data.rows import SplitRows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TokenCounter = Callable[[Sequence[str], Sequence[str] | None], NDArray[np.int64]]
 """(texts, pairs) -> tokens of each row ``[rows]``, before any truncation."""
@@ -89,20 +95,12 @@ class DataValidator:
 
     def text_hits(self, rows: SplitRows) -> Iterator[Hits]:
         """What the rules for single texts find in one split."""
-        for column, texts in rows.text_columns:
-            for rule in self._text_rules:
-                found = np.flatnonzero(rule.find(texts)).astype(np.int64)
-                if len(found):
-                    yield Hits(
-                        rule.code,
-                        rule.severity,
-                        rows.name,
-                        column,
-                        rule.fix,
-                        found,
-                        _place_of_fault(rule, texts, found),
-                        rule.cleaning,
-                    )
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # Arrow's kernels work without the interpreter's lock
+            for column, texts in rows.text_columns:
+                masks = threads.map(lambda rule, texts=texts: rule.find(texts), self._text_rules)
+                for rule, mask in zip(self._text_rules, masks, strict=True):
+                    if mask.any():
+                        yield _text_hits(rule, rows.name, column, texts, np.flatnonzero(mask).astype(np.int64))
 
     def _findings(self, hits: Hits, rows: SplitRows) -> list[Finding]:
         if hits.rows is None:
@@ -134,16 +132,21 @@ class DataValidator:
             yield whole_split("text_truncated", severity, rows.name, rows.columns.text, shown, fix)
 
 
-def _place_of_fault(rule: TextRule, texts: object, found: NDArray[np.int64]) -> Callable[[int], str]:
+def _text_hits(rule: TextRule, split: str, column: str, texts: pa.LargeStringArray, found: NDArray[np.int64]) -> Hits:
+    shown = _place_of_fault(rule, texts, found)
+    return Hits(rule.code, rule.severity, split, column, rule.fix, found, shown, rule.cleaning)
+
+
+def _place_of_fault(rule: TextRule, texts: pa.LargeStringArray, found: NDArray[np.int64]) -> Callable[[int], str]:
     """Shows a text from around the place that the rule objects to."""
     import pyarrow.compute as pc
 
     def excerpt_of(hit: int) -> str:
         row = int(found[hit])
-        text = texts[row].as_py() or ""  # type: ignore[index]
+        text = texts[row].as_py() or ""
         if rule.pattern is None or len(text) < 80:
             return str(text)
-        at = pc.find_substring_regex(texts.slice(row, 1), rule.pattern)[0].as_py()  # type: ignore[attr-defined]
+        at = pc.find_substring_regex(texts.slice(row, 1), rule.pattern)[0].as_py()
         start = max(0, len(text.encode()[: max(at, 0)].decode("utf-8", "replace")) - 30)
         return ("…" if start else "") + text[start:]
 
