@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
@@ -19,6 +19,7 @@ Assignments = Annotated[
 ]
 
 OVERRIDES = "loramill.config_overrides"
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 
 class ConfigCommand(TyperCommand):
@@ -26,7 +27,7 @@ class ConfigCommand(TyperCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(_option(key, field) for key, field in iter_keys())
+        self.params.extend(_config_options())
 
 
 def read_config(context: typer.Context, path: Path | None, assignments: list[str] | None) -> ExperimentConfig:
@@ -39,23 +40,37 @@ def read_config(context: typer.Context, path: Path | None, assignments: list[str
     return load_config(path, {**flags, **parse_overrides(assignments or [])})
 
 
-def _option(key: str, field: FieldInfo) -> click.Option:
+def _config_options() -> list[Any]:
+    """An option for each key, as typer itself makes them from a function with that many parameters."""
+
+    def flags(**_values: str | None) -> None: ...
+
+    parameters = [
+        inspect.Parameter(key.replace(".", "__"), KEYWORD_ONLY, default=None, annotation=_flag(key, field))
+        for key, field in iter_keys()
+    ]
+    flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False)
+    app.command()(flags)
+    return [option for option in typer.main.get_command(app).params if option.name != "help"]
+
+
+def _flag(key: str, field: FieldInfo) -> Any:
     section, _, leaf = key.rpartition(".")
     names = ["model_name"] if key == "model.name" else [leaf]
     names += [alias for alias, target in ALIASES.items() if target == key and alias not in names]
     flags = dict.fromkeys(f"--{name}" for plain in names for name in (plain, plain.replace("_", "-")))
-    option = typer.core.TyperOption(
-        param_decls=[*flags, f"config_{key.replace('.', '_')}"],
+
+    def remember(context: typer.Context, value: str | None) -> None:
+        if value is not None:
+            context.meta.setdefault(OVERRIDES, {})[key] = parse_value(value)
+
+    option = typer.Option(
+        *flags,
         metavar="VALUE",
         help=field.description,
         expose_value=False,
-        callback=lambda context, _parameter, value: _remember(context, key, value),
+        callback=remember,
         rich_help_panel=section or "experiment",
     )
-    option.default = None
-    return option
-
-
-def _remember(context: click.Context, key: str, value: str | None) -> None:
-    if value is not None:
-        context.meta.setdefault(OVERRIDES, {})[key] = parse_value(value)
+    return Annotated[str | None, option]
