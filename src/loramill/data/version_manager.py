@@ -27,9 +27,9 @@ from loramill.data.versions import (
     Stored,
     character_statistics,
     label_counts,
-    label_texts,
     one_array,
     stored_columns,
+    with_label_lists,
 )
 from loramill.errors import ConflictError, CorruptFileError, NotFoundError
 from loramill.files import named_storage_errors, sync_folder, write_json
@@ -121,19 +121,27 @@ class DataVersionManager:
         Raises:
             CorruptFileError: the store lost or changed rows.
         """
+        table = self.chunk_table(version, [chunk_id for chunk_id, _ in version.chunks])
+        return with_label_lists(table) if version.several_labels else table
+
+    def chunk_table(self, version: DataVersion, chunk_ids: Sequence[str]) -> pa.Table:
+        """The rows of some chunks of a version, as they are stored: one text a column.
+
+        Raises:
+            CorruptFileError: the store lost or changed rows.
+        """
         import pyarrow as pa
 
-        ids = [chunk_id for chunk_id, _ in version.chunks]
-        parts = [
-            decode_chunk(content, chunk_id)
-            for chunk_id, content in zip(ids, ChunkStore(self._packs).read(ids), strict=True)
+        try:
+            contents = list(ChunkStore(self._packs).read(chunk_ids))
+        except FileNotFoundError:  # garbage collection moved the chunks to another pack just now
+            contents = list(ChunkStore(self._packs).read(chunk_ids))
+        parts = [decode_chunk(content, chunk_id) for content, chunk_id in zip(contents, chunk_ids, strict=True)]
+        columns = [
+            pa.chunked_array([part[number] for part in parts], pa.large_string())
+            for number in range(len(version.columns))
         ]
-        columns = [pa.chunked_array(arrays, pa.large_string()) for arrays in zip(*parts, strict=True)]
-        table = pa.Table.from_arrays(columns, names=list(version.columns))
-        if version.several_labels:
-            lists = [None if text is None else json.loads(text) for text in table["label"].to_pylist()]
-            table = table.set_column(len(columns) - 1, "label", pa.array(lists, pa.list_(pa.string())))
-        return table
+        return pa.Table.from_arrays(columns, names=list(version.columns))
 
     def verify(self, version: DataVersion) -> None:
         """Read every row and compare with the id.
@@ -141,11 +149,8 @@ class DataVersionManager:
         Raises:
             CorruptFileError: the rows are not the ones that were stored.
         """
-        table = self.table(version)
-        columns = [table[name] for name in version.columns]
-        if version.several_labels:
-            columns[-1] = label_texts(columns[-1].combine_chunks())
-        if rows_id([one_array(column) for column in columns]) != version.id:
+        table = self.chunk_table(version, [chunk_id for chunk_id, _ in version.chunks])
+        if rows_id([one_array(column) for column in table.columns]) != version.id:
             raise CorruptFileError(f"Data version {version.id} is damaged.", fix="Restore the data from a backup.")
 
     def tags(self) -> dict[str, str]:

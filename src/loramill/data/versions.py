@@ -80,6 +80,14 @@ def label_texts(labels: pa.Array) -> pa.LargeStringArray:
     return labels.cast(pa.large_string())
 
 
+def with_label_lists(table: pa.Table) -> pa.Table:
+    """A stored table with its label column as lists again."""
+    import pyarrow as pa
+
+    lists = [None if text is None else json.loads(text) for text in table["label"].to_pylist()]
+    return table.set_column(table.num_columns - 1, "label", pa.array(lists, pa.list_(pa.string())))
+
+
 def label_counts(rows: SplitRows, most: int = 1000) -> dict[str, int]:
     """Rows of each label; nothing for regression and the like, where nearly every label is another one."""
     counts = count_labels(rows.labels)
