@@ -20,6 +20,8 @@ from loramill.errors import CorruptFileError, NotFoundError
 from loramill.files import named_storage_errors, sync_folder, write_atomic, write_json
 
 MAX_SAME_SECOND = 10_000
+FAST_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C parser is ten times faster, which shows when many runs are compared; not every build has it."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class ExperimentFolder:
             CorruptFileError: it is not a YAML mapping.
         """
         try:
-            tree = yaml.safe_load(self.read_config())
+            tree = yaml.load(self.read_config(), Loader=FAST_SAFE_LOADER)  # noqa: S506
         except yaml.YAMLError as error:
             raise CorruptFileError(f"{self.config_file} is not YAML: {error}") from error
         if not isinstance(tree, dict | None):
@@ -175,7 +177,7 @@ class ExperimentFolder:
 
     def read_events(self) -> list[dict[str, Any]]:
         """Every whole line of ``events.jsonl``, in order; a line torn by a kill is left out."""
-        return [event for line in _read_text(self.events_file).splitlines() if (event := _parse_event(line))]
+        return [event for line in _read_text(self.events_file).split("\n") if (event := _parse_event(line))]
 
 
 def is_plain_name(experiment_id: str) -> bool:

@@ -1,0 +1,87 @@
+"""Saved predictions of the evaluation split, read back for reports and comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loramill.errors import CorruptFileError
+from loramill.experiments.folder import ExperimentFolder
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a final model said of each evaluated row.
+
+    Attributes:
+        row: ``[rows]`` ids of the rows in their data version.
+        label, prediction: ``[rows]`` class indices (regression: values; multi-label: ``[rows, labels]`` of 0 and 1).
+        probabilities: ``[rows, classes]``, or ``None`` when they were not read.
+        loss: ``[rows]``.
+        text: the evaluated texts where the run saved them, else ``None``.
+    """
+
+    row: Array
+    label: Array
+    prediction: Array
+    probabilities: Array | None
+    loss: Array
+    text: list[str] | None
+
+    @property
+    def is_classification(self) -> bool:
+        return bool(np.issubdtype(self.prediction.dtype, np.integer))
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """``[rows]`` whether the prediction is the label, wholly."""
+        equal = np.equal(self.label, self.prediction)
+        return np.asarray(equal if equal.ndim == 1 else equal.all(axis=1))
+
+
+def read_predictions(folder: ExperimentFolder, *, everything: bool = True) -> Predictions | None:
+    """The predictions of a run; ``None`` when it saved none.
+
+    Args:
+        everything: read probabilities and texts too, which comparisons do without.
+
+    Raises:
+        CorruptFileError: the file is not what ``training`` writes.
+    """
+    if not folder.predictions_file.is_file():
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(folder.predictions_file) as file:
+            wanted = ["row", "label", "prediction", "loss", *(("probabilities", "text") if everything else ())]
+            table = file.read(columns=[name for name in wanted if name in file.schema_arrow.names])
+        return Predictions(
+            row=_array(table["row"]),
+            label=_array(table["label"]),
+            prediction=_array(table["prediction"]),
+            probabilities=_array(table["probabilities"]) if "probabilities" in table.column_names else None,
+            loss=_array(table["loss"]),
+            text=table["text"].to_pylist() if "text" in table.column_names else None,
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CorruptFileError(f"{folder.predictions_file} cannot be read: {error}") from error
+
+
+def _array(column: Any) -> Array:
+    """A column as an array; lists of equal length become rows of a matrix."""
+    import pyarrow as pa
+
+    whole = column.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # an empty column stays chunked
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
+    if not pa.types.is_list(whole.type) and not pa.types.is_large_list(whole.type):
+        return np.asarray(whole.to_numpy(zero_copy_only=False))
+    flat = np.asarray(whole.flatten().to_numpy(zero_copy_only=False))
+    return flat.reshape(len(whole), -1) if len(whole) else flat.reshape(0, 0)
