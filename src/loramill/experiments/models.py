@@ -77,6 +77,9 @@ class Experiment(Base):
     worker: Mapped[str | None] = mapped_column(String(255))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="A retry waits until then.")
+    setbacks: Mapped[int] = mapped_column(
+        default=0, server_default="0", doc="Attempts in a row that ended early and saved no checkpoint."
+    )
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     resume: Mapped[bool] = mapped_column(default=False, server_default=false(), doc="Start from the last checkpoint.")
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

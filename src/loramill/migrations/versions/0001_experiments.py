@@ -66,6 +66,7 @@ def _create_experiment() -> None:
         sa.Column("worker", sa.String(255)),
         sa.Column("lease_until", Time),
         sa.Column("not_before", Time),
+        sa.Column("setbacks", sa.Integer, nullable=False, server_default="0"),
         sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("resume", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("progress", sa.JSON),
