@@ -14,7 +14,8 @@ from rich.table import Table
 
 from loramill.cli.config_options import Assignments, ConfigCommand, ConfigFile, read_config
 from loramill.cli.output import AsJson, print_json
-from loramill.config.load import dump_config, iter_keys
+from loramill.config.keys import iter_keys
+from loramill.config.load import dump_config
 from loramill.config.schema import ExperimentConfig
 
 KINDS = {str: "text", int: "integer", float: "number", bool: "true | false"}

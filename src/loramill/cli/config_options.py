@@ -10,10 +10,11 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
-from loramill.config.load import ALIASES, iter_keys, load_config, parse_overrides, parse_value
+from loramill.config.keys import ALIASES, iter_keys
+from loramill.config.load import load_config, parse_overrides, parse_value
 from loramill.config.schema import ExperimentConfig
 
-ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; the defaults if absent.")]
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file; the defaults if absent.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key, such as lora.r=16; repeatable.")
 ]
@@ -63,7 +64,7 @@ def _flag(key: str, field: FieldInfo) -> Any:
 
     def remember(context: typer.Context, value: str | None) -> None:
         if value is not None:
-            context.meta.setdefault(OVERRIDES, {})[key] = parse_value(value)
+            context.meta.setdefault(OVERRIDES, {})[key] = parse_value(value, key)
 
     option = typer.Option(
         *flags,

@@ -90,12 +90,11 @@ def check_extras() -> Iterator[Check]:
     """What each extra of loramill needs, by name and without importing it."""
     needed: dict[str, list[str]] = {}
     for requirement in metadata.requires("loramill") or []:
-        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        name = re.match(r"[\w.-]+", requirement)
-        if extra and name:
-            needed.setdefault(extra.group(1), []).append(name.group())
+        match = re.match(r"""([\w.-]+).*extra == ['"]([\w-]+)['"]""", requirement)
+        if match:
+            needed.setdefault(match.group(2), []).append(match.group(1))
     for extra, names in needed.items():
-        missing = [name for name in names if not _is_installed(name)]
+        missing = [package for package in names if not _is_installed(package)]
         if not missing:
             yield Check(f"extra {extra}", "ok", "installed")
             continue

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
+from loramill.config.keys import full_key, set_key, takes_text
+from loramill.config.problems import find_problems
 from loramill.config.schema import ExperimentConfig
 from loramill.errors import ConfigError, Problem
-
-ALIASES = {
-    "epochs": "training.num_train_epochs",
-    "batch_size": "training.per_device_train_batch_size",
-    "model_name": "model.name",
-}
-"""Short names of the command line beside the leaf names of the tree."""
 
 
 def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
@@ -43,8 +36,8 @@ def parse_config(tree: Mapping[str, object], *, source: str = "config") -> Exper
     """Check a plain mapping against the schema; see ``load_config``."""
     try:
         return ExperimentConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_problems(error), source=source) from None
+    except ValidationError:
+        raise ConfigError(find_problems(tree), source=source) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -54,7 +47,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: when the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506  # a SafeLoader
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
         raise _broken(path, "no such file", near[0] if near else None) from None
@@ -88,17 +81,24 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, object]:
         if not (key and equals):
             problems.append(Problem(assignment, None, "write it as key=value, for example lora.r=16"))
             continue
-        overrides[full_key(key.strip())] = parse_value(value)
+        name = full_key(key.strip())
+        overrides[name] = parse_value(value, name)
     if problems:
         raise ConfigError(problems, source="overrides")
     return overrides
 
 
-def parse_value(text: str) -> object:
-    """A value as YAML reads it, and numbers such as ``1e-3`` too, which YAML 1.1 takes for text."""
+def parse_value(text: str, key: str = "") -> object:
+    """A value as YAML reads it, and numbers such as ``1e-3`` too, which YAML 1.1 takes for text.
+
+    Args:
+        key: dotted key that the value is for; where that takes text, ``2026`` stays text.
+    """
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2026-02-31
+        return text
+    if value is not None and takes_text(key):
         return text
     if isinstance(value, str):
         try:
@@ -108,96 +108,19 @@ def parse_value(text: str) -> object:
     return value
 
 
-def full_key(name: str) -> str:
-    """The dotted key of a leaf name: ``learning-rate`` -> ``training.learning_rate``; others unchanged."""
-    plain = name.replace("-", "_")
-    if plain in ALIASES:
-        return ALIASES[plain]
-    matches = [key for key, _ in iter_keys() if key.rpartition(".")[2] == plain]
-    return matches[0] if len(matches) == 1 and "." not in plain else plain
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice: PyYAML would silently take the last."""
 
-
-def iter_keys(
-    section: type[BaseModel] = ExperimentConfig, prefix: str = ""
-) -> Iterator[tuple[str, FieldInfo]]:
-    """Every leaf of the tree as (dotted key, field), in the order of the schema."""
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from iter_keys(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def set_key(tree: dict[str, Any], key: str, value: object) -> None:
-    """Set ``tree["a"]["b"]`` for the key ``a.b``, making sections on the way."""
-    *sections, leaf = key.split(".")
-    for section in sections:
-        inner = tree.get(section)
-        tree[section] = dict(inner) if isinstance(inner, Mapping) else {}
-        tree = tree[section]
-    tree[leaf] = value
-
-
-def nearest_key(name: str) -> str | None:
-    """The known key most like a mistyped one: the full key if one is near, else one with a near last part."""
-    known = [key for key, _ in iter_keys()] + list(ExperimentConfig.model_fields)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    if near:
-        return near[0]
-    by_leaf = {key.rpartition(".")[2]: key for key in known}
-    near = difflib.get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
-    return by_leaf[near[0]] if near else None
-
-
-def _problems(error: ValidationError) -> list[Problem]:
-    """One problem a key: a field that allows several types reports one error for each, joined here by "or"."""
-    by_key: dict[str, Problem] = {}
-    for problem in map(_problem, error.errors()):
-        known = by_key.get(problem.key)
-        message = f"{known.message.rpartition(', not ')[0]} or {problem.message}" if known else problem.message
-        by_key[problem.key] = replace(problem, message=message)
-    return list(by_key.values())
-
-
-def _problem(detail: Any) -> Problem:
-    key = _dotted(detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return Problem(key, detail["input"], "unknown key", nearest_key(key))
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = detail["input"]
-    if not isinstance(shown, Mapping):
-        message = f"{message}, not {_excerpt(shown)}"
-    return Problem(key or "config", None if isinstance(shown, Mapping) else shown, message)
-
-
-def _dotted(location: Sequence[int | str]) -> str:
-    """The dotted key of a pydantic location, without the names it adds for the members of a union."""
-    key, section = [], ExperimentConfig
-    for part in location:
-        key.append(str(part))
-        field = section.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        section = inner  # type: ignore[assignment]
-    return ".".join(key)
-
-
-def _excerpt(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' is there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def _broken(path: Path, message: str, suggestion: str | None = None) -> ConfigError:
     return ConfigError([Problem(str(path), None, message, suggestion)], source="config")
-
-
-def allowed_values(field: FieldInfo) -> tuple[object, ...]:
-    """The choices of a field that has them (``Literal``), else nothing."""
-    choices: list[object] = []
-    for part in (field.annotation, *get_args(field.annotation)):
-        if str(getattr(part, "__origin__", "")) == "typing.Literal":
-            choices.extend(get_args(part))
-    return tuple(choices)
