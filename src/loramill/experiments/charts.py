@@ -13,7 +13,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6
 """Okabe and Ito's palette, which readers with any colour vision can tell apart."""
 
 WIDTH, HEIGHT = 560, 280
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 44, 40
+LEFT, RIGHT, TOP, BOTTOM = 64, 20, 56, 40
 MAX_POINTS = 600
 """Points drawn of one curve: more than the pixels can show make a page heavy for nothing."""
 
@@ -51,21 +51,29 @@ class _Frame:
         return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
 
 
-def line_chart(title: str, series: Sequence[Series], x_label: str, *, diagonal: bool = False) -> str:
-    """Lines over a shared axis; ``diagonal`` adds the line of equality, for calibration."""
-    drawn = [Series(one.name, _thin(one.points)) for one in series if one.points]
-    if not drawn:
+def line_chart(
+    title: str, series: Sequence[Series], x_label: str, *, legend: bool = True, from_zero: bool = False
+) -> str:
+    """Lines over a shared axis, coloured by their place in ``series``; nothing when none has a point."""
+    points = [point for one in series for point in one.points]
+    if not points:
         return ""
-    frame = _frame([point for one in drawn for point in one.points])
+    frame = _frame([*points, (points[0][0], 0.0)] if from_zero else points)
     parts = [_axes(frame, x_label)]
-    if diagonal:
-        ends = max(frame.x_low, frame.y_low), min(frame.x_high, frame.y_high)
-        path = f"M{frame.x(ends[0]):.1f} {frame.y(ends[0]):.1f}L{frame.x(ends[1]):.1f} {frame.y(ends[1]):.1f}"
-        parts.append(f'<path d="{path}" stroke="#999" stroke-dasharray="4 4" fill="none"/>')
-    parts += [_line(frame, one, COLOURS[index % len(COLOURS)]) for index, one in enumerate(drawn)]
-    if len(drawn) > 1:
-        parts.append(_legend([one.name for one in drawn]))
+    parts += [_line(frame, one, index) for index, one in enumerate(series) if one.points]
+    if legend and len(series) > 1:
+        parts.append(_legend([one.name for one in series]))
     return _svg(title, parts)
+
+
+def calibration_chart(title: str, points: Curve) -> str:
+    """Accuracy over confidence, both from 0 to 1, with the line where they are equal."""
+    if not points:
+        return ""
+    frame = _Frame(0, 1, 0, 1)
+    path = f"M{frame.x(0):.1f} {frame.y(0):.1f}L{frame.x(1):.1f} {frame.y(1):.1f}"
+    equality = f'<path d="{path}" stroke="#999" stroke-dasharray="4 4" fill="none"/>'
+    return _svg(title, [_axes(frame, "confidence"), equality, _line(frame, Series("accuracy", points), 0)])
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
@@ -95,8 +103,8 @@ def matrix_chart(title: str, cells: Sequence[Sequence[int]], names: Sequence[str
     size = len(cells)
     if not size:
         return ""
-    cell = min(72.0, 360 / size)
-    left, top = 150, 64
+    cell = min(90.0, 380 / size)
+    left, top = 150, 66
     parts = [f'<text x="{left}" y="{top - 24}" fill="#666">predicted</text>']
     for index, name in enumerate(names):
         place = index * cell + cell / 2
@@ -109,7 +117,8 @@ def matrix_chart(title: str, cells: Sequence[Sequence[int]], names: Sequence[str
         total = sum(row) or 1
         for predicted, count in enumerate(row):
             parts.append(_cell(left + predicted * cell, top + true * cell, cell, count, count / total))
-    return _svg(title, parts, width=round(left + size * cell + 16), height=round(top + size * cell + 16))
+    width, height = max(WIDTH, left + size * cell + 16), max(HEIGHT, top + size * cell + 16)
+    return _svg(title, parts, width=round(width), height=round(height))
 
 
 def format_number(value: float) -> str:
@@ -155,17 +164,24 @@ def _axes(frame: _Frame, x_label: str) -> str:
     return "".join([*parts, label])
 
 
-def _line(frame: _Frame, series: Series, colour: str) -> str:
-    places = [(frame.x(x), frame.y(y)) for x, y in series.points]
+def colour_of(index: int) -> str:
+    """Colour of the line at this place; beyond the palette the same ones come again, dashed."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def _line(frame: _Frame, series: Series, index: int) -> str:
+    points, colour = _thin(series.points), colour_of(index)
+    dashes = f' stroke-dasharray="{6 // (index // len(COLOURS))} 3"' if index >= len(COLOURS) else ""
+    places = [(frame.x(x), frame.y(y)) for x, y in points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     marks = ""
     if len(places) <= 30:
         marks = "".join(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}">'
             f"<title>{escape(series.name)}: {format_number(value)} at {format_number(step)}</title></circle>"
-            for (x, y), (step, value) in zip(places, series.points, strict=True)
+            for (x, y), (step, value) in zip(places, points, strict=True)
         )
-    return f'<path d="{path}" stroke="{colour}" stroke-width="2" fill="none"/>{marks}'
+    return f'<path d="{path}" stroke="{colour}" stroke-width="2"{dashes} fill="none"/>{marks}'
 
 
 def _legend(names: Sequence[str]) -> str:
@@ -175,7 +191,7 @@ def _legend(names: Sequence[str]) -> str:
         if x + 8 * len(shown) > WIDTH:
             parts.append(f'<text x="{x:.0f}" y="36">+{len(names) - index} more</text>')
             break
-        parts.append(f'<rect x="{x:.0f}" y="28" width="10" height="10" fill="{COLOURS[index % len(COLOURS)]}"/>')
+        parts.append(f'<rect x="{x:.0f}" y="28" width="10" height="10" fill="{colour_of(index)}"/>')
         parts.append(f'<text x="{x + 14:.0f}" y="37">{escape(shown)}</text>')
         x += 30 + 6.6 * len(shown)
     return "".join(parts)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loramill.experiments.charts import Series, format_number, line_chart, matrix_chart
+from loramill.experiments.charts import Series, calibration_chart, format_number, line_chart, matrix_chart
 from loramill.experiments.curves import Curve, read_curves, read_resource_curves
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.html import as_svg, render_page
@@ -102,11 +102,15 @@ def _resource_charts(curves: Mapping[str, Curve]) -> dict[str, str]:
     def in_gib(name: str) -> Curve:
         return tuple((seconds, size / 2**30) for seconds, size in curves.get(name, ()))
 
-    memory = [Series("process", in_gib("rss_bytes")), Series("GPU", in_gib("gpu_memory_bytes"))]
+    def over_time(title: str, *series: Series) -> str:
+        return line_chart(title, [one for one in series if one.points], "seconds", from_zero=True)
+
     return {
-        "cpu": line_chart("CPU, % of one core", [Series("CPU", curves.get("cpu_percent", ()))], "seconds"),
-        "memory": line_chart("Memory, GiB", memory, "seconds"),
-        "gpu": line_chart("GPU, %", [Series("GPU", curves.get("gpu_percent", ()))], "seconds"),
+        "cpu": over_time("CPU, % of one core", Series("CPU", curves.get("cpu_percent", ()))),
+        "memory": over_time(
+            "Memory, GiB", Series("process", in_gib("rss_bytes")), Series("GPU", in_gib("gpu_memory_bytes"))
+        ),
+        "gpu": over_time("GPU, %", Series("GPU", curves.get("gpu_percent", ()))),
     }
 
 
@@ -120,8 +124,7 @@ def _calibration_chart(predictions: Predictions | None) -> str:
         (float(confidence[which == index].mean()), float(predictions.right[which == index].mean()))
         for index in np.unique(which)
     ]
-    title = "Calibration: accuracy by confidence"
-    return line_chart(title, [Series("accuracy", tuple(points))], "confidence", diagonal=True)
+    return calibration_chart("Calibration: accuracy by confidence", tuple(points))
 
 
 def _worst_rows(predictions: Predictions, names: list[str]) -> list[dict[str, Any]]:
