@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from loramill.errors import ModelError, ModelNotFoundError
 
 PACKAGE_PREFIX = "package:"
@@ -47,6 +49,13 @@ class BaseModelFiles:
     def reference(self) -> str:
         """What ``from_pretrained`` takes to load the same base: the hub id, or the folder."""
         return str(self.folder) if _is_local(self.name) else self.name
+
+    def content_hash(self) -> str:
+        """BLAKE3 of the weights (hexadecimal): the same name may hold other weights tomorrow. 0.1 s for 90 MB."""
+        digest = blake3(max_threads=blake3.AUTO)
+        for file in self.weights:
+            digest.update_mmap(file)
+        return digest.hexdigest()
 
     @property
     def tokenizer_files(self) -> tuple[Path, ...]:

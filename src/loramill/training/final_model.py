@@ -13,10 +13,9 @@ from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import Adapter
 from loramill.engine.base import FrozenBase
 from loramill.engine.losses import ProblemType
+from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import save_adapter
-from loramill.files import publish_folder, write_atomic, write_json
-
-LABELS_FILE = "labels.json"
+from loramill.files import publish_folder, write_atomic
 
 
 def save_final_model(
@@ -37,15 +36,13 @@ def save_final_model(
     save_adapter(staged, base, adapter, base_name=files.reference)
     for file in files.tokenizer_files:
         shutil.copyfile(file, staged / file.name)
-    write_json(
-        staged / LABELS_FILE,
-        {
-            "label_names": list(label_names),
-            "problem_type": problem_type,
-            "base_model": config.model.name,
-            "max_length": config.data.max_length,
-        },
-    )
+    ModelLabels(
+        label_names=tuple(label_names),
+        problem_type=problem_type,
+        base_model=config.model.name,
+        max_length=min(config.data.max_length, base.architecture.max_positions),
+        base_hash=files.content_hash(),
+    ).write(staged)
     write_atomic(staged / "README.md", model_card(config, files, label_names, metrics))
     publish_folder(staged, folder)
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from loramill.base_models import locate_base_model
 from loramill.engine.bank import Adapter, AdapterBank
 from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import load_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ReloadMismatchError
 from loramill.files import write_json
-from loramill.training.final_model import LABELS_FILE
 
 TOLERANCE = 1e-5
 ROWS = 32
@@ -71,8 +71,7 @@ def reload_logits(request: Path, answer: Path) -> None:
     """What the fresh process does: read ``final_model`` from the disk alone and write its logits."""
     asked = json.loads(request.read_text(encoding="utf-8"))
     folder = Path(asked["folder"])
-    labels = json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))
-    files = locate_base_model(labels["base_model"])
+    files = locate_base_model(ModelLabels.read(folder).base_model)
     base = load_base(files.config, files.weights, dtype=torch.float32, device=torch.device(asked["device"]))
     save_file({"logits": _logits(base, load_adapter(folder, base), folder, asked["texts"], asked["pairs"])}, answer)
 
@@ -80,8 +79,7 @@ def reload_logits(request: Path, answer: Path) -> None:
 def _logits(
     base: FrozenBase, adapter: Adapter, folder: Path, texts: Sequence[str], pairs: Sequence[str] | None
 ) -> Tensor:
-    max_length = json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))["max_length"]
-    rows = tokenize(load_tokenizer(folder), texts, pairs, max_length=max_length)
+    rows = tokenize(load_tokenizer(folder), texts, pairs, max_length=ModelLabels.read(folder).max_length)
     return predict_logits(AdapterBank(base, [adapter]), 0, rows)
 
 
