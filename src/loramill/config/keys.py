@@ -14,6 +14,9 @@ from loramill.config.schema import ExperimentConfig
 ALIASES = {"epochs": "training.num_train_epochs", "batch_size": "training.per_device_train_batch_size"}
 """Short names of the command line beside the leaf names of the tree."""
 
+LEAST_LIKENESS = 0.75
+"""From 0 (nothing in common) to 1 (equal); below this a guess would mislead."""
+
 
 def iter_keys(section: type[BaseModel] = ExperimentConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every leaf of the tree as (dotted key, field), in the order of the schema."""
@@ -41,14 +44,18 @@ def full_key(name: str) -> str:
 
 
 def nearest_key(name: str) -> str | None:
-    """The known key most like a mistyped one: the full key if one is near, else one with a near last part."""
+    """The known key most like a mistyped one, by the whole key or by its last part alone."""
     known = [key for key, _ in iter_keys()] + list(ExperimentConfig.model_fields)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    if near:
-        return near[0]
     by_leaf = {key.rpartition(".")[2]: key for key in known} | ALIASES
-    near = difflib.get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
-    return by_leaf[near[0]] if near else None
+    leaf = name.rpartition(".")[2]
+    candidates = [(_likeness(name, key), key) for key in known]
+    candidates += [(_likeness(leaf, short), key) for short, key in by_leaf.items()]
+    likeness, key = max(candidates)
+    return key if likeness >= LEAST_LIKENESS else None
+
+
+def _likeness(typo: str, name: str) -> float:
+    return difflib.SequenceMatcher(None, typo, name).ratio()
 
 
 def takes_text(key: str) -> bool:

@@ -121,5 +121,7 @@ def excerpt(value: object) -> object:
 
 def _shown(value: object) -> str:
     short = reprlib.Repr()
+    short.maxlevel = 2
     short.maxstring = short.maxother = short.maxlong = LONGEST_VALUE
-    return short.repr(value)
+    text = short.repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
