@@ -26,7 +26,8 @@
     │   ├── NonFiniteLossError
     │   ├── OutOfMemoryError
     │   ├── ReloadMismatchError
-    │   └── ResumeError
+    │   ├── ResumeError
+    │   └── WorkerLostError
     └── StorageError             the disk refused
         ├── DiskFullError
         ├── UnwritableError
@@ -201,6 +202,10 @@ class ReloadMismatchError(TrainingError):
 
 class ResumeError(TrainingError):
     code = "resume_impossible"
+
+
+class WorkerLostError(TrainingError):
+    code = "worker_lost"
 
 
 class StorageError(LoramillError):

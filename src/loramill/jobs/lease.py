@@ -1,0 +1,180 @@
+"""Who works on an experiment: a lease that is taken by one UPDATE, renewed while the work goes on, and fenced.
+
+The row is the truth. A message from the queue, however often it is delivered, is only a reason to try ``claim``.
+Each claim counts the attempt up, and every later write names its attempt, so that a worker that lost its lease
+changes nothing any more.
+
+No lease ends by the clock on the wall, which machines set differently and people set wrongly: ``lease_until`` is for
+people to read, and for the reaper to see *that* it changes (``reaper``). The worker measures its own silence with a
+clock that only ever goes forward.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from loramill.database import Database
+from loramill.experiments.models import Experiment, Status
+
+LEASE_SECONDS = 30.0
+"""A row whose lease was not renewed for so long is taken from its worker."""
+
+GIVE_UP_SECONDS = 20.0
+"""A worker that could not renew for so long ends its work, well before somebody else may begin it."""
+
+RENEW_SECONDS = 3.0
+"""Also the longest time until a worker notices that its job was cancelled."""
+
+AT_WORK = (Status.STARTED, Status.PROGRESS)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on an experiment.
+
+    Args:
+        attempt: 1 for the first worker, counted up for each further one; fences every write.
+        resume: go on from the last checkpoint.
+        claimed_at: monotonic seconds, from just before the claim.
+    """
+
+    experiment_id: str
+    attempt: int
+    resume: bool
+    claimed_at: float = field(compare=False)
+
+
+class LeaseState(StrEnum):
+    """What a worker has to do: go on, end the work as its owner wishes, or end it because it is no longer its own."""
+
+    HELD = "held"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+def claim(session: Session, experiment_id: str, *, worker: str) -> Claim | None:
+    """Take a waiting experiment; ``None`` when it is not waiting: taken, finished, cancelled or deleted."""
+    claimed_at = time.monotonic()
+    now = datetime.now(UTC)
+    taken = session.execute(
+        update(Experiment)
+        .where(Experiment.id == experiment_id, Experiment.status == Status.PENDING)
+        .values(
+            status=Status.STARTED,
+            attempt=Experiment.attempt + 1,
+            worker=worker,
+            lease_until=_lease_end(),
+            not_before=None,
+            started_at=func.coalesce(Experiment.started_at, now),
+        )
+        .returning(Experiment.attempt, Experiment.resume)
+        .execution_options(synchronize_session=False)
+    ).first()
+    return None if taken is None else Claim(experiment_id, taken.attempt, taken.resume, claimed_at)
+
+
+def renew(session: Session, claim: Claim) -> LeaseState:
+    """Hold on to a claim for another lease, and hear whether the work is still wanted."""
+    cancelled = _change(session, claim, lease_until=_lease_end())
+    if cancelled is None:
+        return LeaseState.LOST
+    return LeaseState.CANCELLED if cancelled else LeaseState.HELD
+
+
+def record_checkpoint(session: Session, claim: Claim) -> None:
+    """Note that the next attempt has something to go on from: setbacks are counted from here."""
+    _change(session, claim, setbacks=0, resume=True)
+
+
+def give_back(session: Session, claim: Claim) -> bool:
+    """Let another worker go on from the last checkpoint, because this one shuts down; the reaper sends it to them.
+
+    Returns:
+        Whether it was still ours to give.
+    """
+    waiting = {"status": Status.PENDING, "worker": None, "lease_until": None, "resume": True}
+    return _change(session, claim, **waiting, not_before=datetime.now(UTC)) is not None
+
+
+class LeaseKeeper:
+    """Renews a claim in the background for as long as the block lasts. ``state`` never waits for the database.
+
+    A database that is away, or hangs, is silence: after ``GIVE_UP_SECONDS`` of it the lease counts as lost, and the
+    holder has to end its work at once.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        claim: Claim,
+        *,
+        renew_seconds: float = RENEW_SECONDS,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ) -> None:
+        self._database = database
+        self._claim = claim
+        self._renew_seconds = renew_seconds
+        self._give_up_seconds = give_up_seconds
+        self._renewed_at = claim.claimed_at
+        self._told = LeaseState.HELD
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease of {claim.experiment_id}", daemon=True)
+
+    @property
+    def state(self) -> LeaseState:
+        silence = time.monotonic() - self._renewed_at
+        return LeaseState.LOST if silence > self._give_up_seconds else self._told
+
+    def __enter__(self) -> LeaseKeeper:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=self._renew_seconds)  # one that hangs in the database must not keep the worker
+
+    def _keep(self) -> None:
+        while not self._stopped.wait(self._renew_seconds) and self._told != LeaseState.LOST:
+            started = time.monotonic()
+            try:
+                with self._database.transaction() as session:
+                    told = renew(session, self._claim)
+            except SQLAlchemyError as error:
+                log.warning("The lease of %s was not renewed: %s", self._claim.experiment_id, error)
+                continue
+            if told != LeaseState.LOST:
+                self._renewed_at = started
+            self._told = told
+
+
+def _change(session: Session, claim: Claim, **values: Any) -> bool | None:
+    """Write to the row of a claim while it holds: whether it was cancelled, or ``None`` when it holds no longer."""
+    changed = session.execute(
+        update(Experiment)
+        .where(
+            Experiment.id == claim.experiment_id, Experiment.attempt == claim.attempt, Experiment.status.in_(AT_WORK)
+        )
+        .values(**values)
+        .returning(Experiment.cancel_requested)
+        .execution_options(synchronize_session=False)
+    ).first()
+    return None if changed is None else bool(changed.cancel_requested)
+
+
+def _lease_end() -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)

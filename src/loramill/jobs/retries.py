@@ -1,0 +1,51 @@
+"""What becomes of a job whose attempt ended early: wait and go on from the last checkpoint, or fail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from loramill.errors import LoramillError, OutOfMemoryError, WorkerLostError
+from loramill.experiments.models import Experiment, Status
+from loramill.jobs.lease import AT_WORK, Claim
+
+MAX_SETBACKS = {OutOfMemoryError.code: 3, WorkerLostError.code: 20}
+"""Attempts in a row, without a new checkpoint, that may end in an error that can pass. All other errors are final:
+a wrong config or a data set without rows is as wrong the next time."""
+
+MAX_DELAY_SECONDS = 60.0
+
+
+def fail_or_retry(session: Session, claim: Claim, error: LoramillError) -> Status | None:
+    """Record the error that ended an attempt. Returns the job's new status; ``None`` when the claim was lost before."""
+    experiment = session.scalar(
+        select(Experiment)
+        .where(
+            Experiment.id == claim.experiment_id, Experiment.attempt == claim.attempt, Experiment.status.in_(AT_WORK)
+        )
+        .with_for_update()
+    )
+    return None if experiment is None else set_back(experiment, error)
+
+
+def set_back(experiment: Experiment, error: LoramillError) -> Status:
+    """Take a locked row from its worker: waiting again, or ended by its owner's wish, or failed."""
+    now = datetime.now(UTC)
+    experiment.setbacks += 1
+    experiment.worker = experiment.lease_until = None
+    if experiment.cancel_requested:
+        experiment.status, experiment.finished_at = Status.REVOKED, now
+    elif experiment.setbacks < MAX_SETBACKS.get(error.code, 0):
+        experiment.status, experiment.resume = Status.PENDING, True
+        experiment.not_before = now + retry_delay(experiment.setbacks)
+    else:
+        experiment.status, experiment.finished_at = Status.FAILURE, now
+        experiment.error_code, experiment.error_message = error.code, str(error)
+    return Status(experiment.status)
+
+
+def retry_delay(setbacks: int) -> timedelta:
+    """None after the first setback, then longer and longer: 1, 3, 7, 15 ... 60 seconds."""
+    return timedelta(seconds=min(MAX_DELAY_SECONDS, 2.0 ** (setbacks - 1) - 1))
