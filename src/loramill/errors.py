@@ -62,6 +62,10 @@ class LoramillError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".rstrip()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copied to another process as it is: the arguments of ``__init__`` differ from class to class."""
+        return type(self).__new__, (type(self), *self.args), vars(self)
+
 
 @dataclass(frozen=True)
 class Problem:
