@@ -61,16 +61,19 @@ def padded(rows: TokenRows, model_type: str) -> dict[str, Tensor]:
     return inputs if model_type == "distilbert" else {**inputs, "token_type_ids": types}
 
 
+@pytest.mark.parametrize("padded_buckets", [False, True])
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("sites", [("query", "value"), SITES, ("key", "down")])
-def test_logits_and_gradients_equal_peft(small_model: Path, tmp_path: Path, sites: tuple, pairs: bool) -> None:
+def test_logits_and_gradients_equal_peft(
+    small_model: Path, tmp_path: Path, sites: tuple, pairs: bool, padded_buckets: bool
+) -> None:
     base = small_base(small_model)
     adapter = random_adapter(base, sites=sites)
     rows = rows_of(small_model, pairs)
     labels = torch.arange(len(rows)) % 3
 
     (logits,) = classify(
-        AdapterBank(base, [adapter]), build_batch([(0, rows, np.arange(len(rows)))], device=CPU, bucket_rows=3)
+        AdapterBank(base, [adapter]), build_batch([(0, rows, np.arange(len(rows)))], device=CPU, padded=padded_buckets)
     )
     torch.nn.functional.cross_entropy(logits, labels).backward()
 

@@ -1,14 +1,16 @@
-"""Self-attention over a flat batch: rows attend within their bucket, so that padding stays small and local."""
+"""Self-attention over a flat batch: rows attend within their bucket."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loramill.engine.batching import Batch, Bucket
+from loramill.engine.batching import Batch, Bucket, Places
+from loramill.engine.row_attention import RowAttention
 
 
 def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
@@ -20,14 +22,15 @@ def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
     Returns:
         ``[tokens, hidden]``.
     """
+    if batch.places is None:
+        result: Tensor = RowAttention.apply(qkv, batch.buckets, heads)  # type: ignore[no-untyped-call]
+        return result
     hidden = qkv.shape[1] // 3
-    places = _ToPlaces.apply(qkv, batch.gather, batch.scatter)  # type: ignore[no-untyped-call]
     contexts = []
-    for bucket, part in _split(places, batch):
+    for bucket, part in _split(_to_places(qkv, batch.places), batch.buckets):
         query, key, value = part.view(bucket.rows, bucket.width, 3, heads, hidden // heads).permute(2, 0, 3, 1, 4)
         contexts.append(_attend(query, key, value, bucket).transpose(1, 2).reshape(-1, hidden))
-    result: Tensor = _FromPlaces.apply(torch.cat(contexts), batch.gather, batch.scatter)  # type: ignore[no-untyped-call]
-    return result
+    return _from_places(torch.cat(contexts), batch.places)
 
 
 def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int) -> Tensor:
@@ -40,22 +43,22 @@ def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int)
     Returns:
         ``[rows, hidden]``.
     """
-    rows, hidden = query.shape
-    places = _ToPlaces.apply(key_value, batch.gather, batch.scatter)  # type: ignore[no-untyped-call]
-    ordered = query[batch.bucket_order].view(rows, heads, 1, hidden // heads)
+    hidden = query.shape[1]
+    places = batch.places
+    ordered = query[places.order] if places else query
+    key_value = _to_places(key_value, places) if places else key_value
     contexts, row = [], 0
-    for bucket, part in _split(places, batch):
+    for bucket, part in _split(key_value, batch.buckets):
         key, value = part.view(bucket.rows, bucket.width, 2, heads, hidden // heads).permute(2, 0, 3, 1, 4)
-        contexts.append(_attend(ordered[row : row + bucket.rows], key, value, bucket).reshape(bucket.rows, hidden))
+        own = ordered[row : row + bucket.rows].view(bucket.rows, heads, 1, hidden // heads)
+        contexts.append(_attend(own, key, value, bucket).reshape(bucket.rows, hidden))
         row += bucket.rows
-    inverse = torch.empty_like(batch.bucket_order)
-    inverse[batch.bucket_order] = torch.arange(rows, device=inverse.device)
-    return torch.cat(contexts)[inverse]
+    context = torch.cat(contexts)
+    return context[torch.argsort(places.order)] if places else context
 
 
-def _split(places: Tensor, batch: Batch) -> list[tuple[Bucket, Tensor]]:
-    sizes = [bucket.rows * bucket.width for bucket in batch.buckets]
-    return list(zip(batch.buckets, places.split(sizes), strict=True))
+def _split(places: Tensor, buckets: Sequence[Bucket]) -> list[tuple[Bucket, Tensor]]:
+    return list(zip(buckets, places.split([bucket.rows * bucket.width for bucket in buckets]), strict=True))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor:
@@ -64,7 +67,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
-class _ToPlaces(torch.autograd.Function):
+def _to_places(tokens: Tensor, places: Places) -> Tensor:
+    result: Tensor = _Rearrange.apply(tokens, places.gather, places.scatter)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _from_places(values: Tensor, places: Places) -> Tensor:
+    return values.index_select(0, places.scatter)
+
+
+class _Rearrange(torch.autograd.Function):
     """Tokens to places. What flows back to padding is zero, so the gradient is a plain selection as well."""
 
     @staticmethod
@@ -76,20 +88,3 @@ class _ToPlaces(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (scatter,) = ctx.saved_tensors
         return grad_outputs[0].index_select(0, scatter), None, None
-
-
-class _FromPlaces(torch.autograd.Function):
-    """Places back to tokens; padding is dropped."""
-
-    @staticmethod
-    def forward(ctx: Any, places: Tensor, gather: Tensor, scatter: Tensor) -> Tensor:
-        ctx.save_for_backward(scatter)
-        ctx.places = len(gather)
-        return places.index_select(0, scatter)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (scatter,) = ctx.saved_tensors
-        grad_places = grad_outputs[0].new_zeros(ctx.places, grad_outputs[0].shape[1])
-        grad_places[scatter] = grad_outputs[0]
-        return grad_places, None, None

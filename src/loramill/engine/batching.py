@@ -1,7 +1,9 @@
 """Rows as tokens, and batches without padding.
 
 A batch is one flat sequence of tokens, the rows one after the other: every linear layer then works on real tokens
-only, whatever the lengths. Only attention needs rows; it gets them in buckets of similar length.
+only, whatever the lengths. Only attention needs rows. On the CPU it gets neighbours of equal length, which are a view
+of the flat sequence: no copies, no padding, no masks. Other devices, where each call costs more, get fewer and larger
+buckets of similar length, padded.
 """
 
 from __future__ import annotations
@@ -41,6 +43,11 @@ class TokenRows:
         """Tokens of every row, ``[rows]``."""
         return np.diff(self.starts)
 
+    def sorted_by_length(self, chosen: IntArray) -> IntArray:
+        """The same rows, shortest first."""
+        order: IntArray = chosen[np.argsort(self.lengths[chosen], kind="stable")]
+        return order
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -55,7 +62,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of similar length that attend together; their places follow those of the bucket before.
+    """Rows that attend together; their places follow those of the bucket before.
 
     Attributes:
         rows: how many.
@@ -65,7 +72,22 @@ class Bucket:
 
     rows: int
     width: int
-    padding: Tensor | None
+    padding: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows stand in padded buckets.
+
+    Attributes:
+        order: int64 ``[rows]``, the rows as the buckets take them.
+        gather: int64 ``[places]``, the token at each place; padding repeats the row's first token.
+        scatter: int64 ``[tokens]``, the place of each token.
+    """
+
+    order: Tensor
+    gather: Tensor
+    scatter: Tensor
 
 
 @dataclass(frozen=True)
@@ -77,9 +99,7 @@ class Batch:
         first_tokens: int64 ``[rows]``, where each row starts; the first token is what the heads pool.
         segments: one for each adapter, in order, covering all rows.
         buckets: a partition of the rows for attention.
-        bucket_order: int64 ``[rows]``, the rows as the buckets take them.
-        gather: int64 ``[places]``, the token at each place of the buckets; padding repeats the row's first token.
-        scatter: int64 ``[tokens]``, the place of each token.
+        places: how tokens and padded buckets map; ``None`` when the buckets are the tokens as they stand.
     """
 
     token_ids: Tensor
@@ -88,9 +108,7 @@ class Batch:
     first_tokens: Tensor
     segments: tuple[Segment, ...]
     buckets: tuple[Bucket, ...]
-    bucket_order: Tensor
-    gather: Tensor
-    scatter: Tensor
+    places: Places | None
 
     @property
     def rows(self) -> int:
@@ -101,23 +119,24 @@ class Batch:
         return len(self.token_ids)
 
     @property
-    def places(self) -> int:
-        """Places in the buckets, padding included."""
-        return len(self.gather)
+    def padded_tokens(self) -> int:
+        """Tokens with the padding that attention adds."""
+        return sum(bucket.rows * bucket.width for bucket in self.buckets)
 
 
-BUCKET_ROWS = 8
-"""Rows that attend together: enough for a batched matrix product, few enough to be of similar length."""
+PADDED_BUCKET_ROWS = 8
+"""Rows of a padded bucket: enough for a batched matrix product, few enough to be of similar length."""
 
 
 def build_batch(
-    parts: Sequence[tuple[int, TokenRows, IntArray]], *, device: torch.device, bucket_rows: int = BUCKET_ROWS
+    parts: Sequence[tuple[int, TokenRows, IntArray]], *, device: torch.device, padded: bool | None = None
 ) -> Batch:
     """Lay rows of one or several adapters end to end.
 
     Args:
         parts: (adapter, rows to choose from, chosen rows int64 ``[n]``), one for each adapter; the order is kept.
-        bucket_rows: rows that attend together.
+            Rows sorted by length make the fewest buckets.
+        padded: whether attention gets padded buckets; by default everywhere but on the CPU.
     """
     tokens, types, lengths, segments = [], [], [], []
     row, token = 0, 0
@@ -131,17 +150,16 @@ def build_batch(
         row, token = row + len(chosen), token + len(where)
     all_lengths = np.concatenate(lengths)
     starts = np.concatenate([[0], np.cumsum(all_lengths)[:-1]])
-    buckets, order, gather, scatter = _buckets(starts, all_lengths, bucket_rows)
+    wants_padding = device.type != "cpu" if padded is None else padded
+    buckets, places = _padded_buckets(starts, all_lengths, device) if wants_padding else (_runs(all_lengths), None)
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
         positions=torch.from_numpy(_ranges(np.zeros_like(all_lengths), all_lengths)).to(device),
         first_tokens=torch.from_numpy(starts).to(device),
         segments=tuple(segments),
-        buckets=tuple(Bucket(rows, width, _to(padding, device)) for rows, width, padding in buckets),
-        bucket_order=torch.from_numpy(order).to(device),
-        gather=torch.from_numpy(gather).to(device),
-        scatter=torch.from_numpy(scatter).to(device),
+        buckets=buckets,
+        places=places,
     )
 
 
@@ -161,29 +179,30 @@ def batches_of_tokens(lengths: IntArray, budget: int) -> list[IntArray]:
     return batches
 
 
-def _buckets(
-    starts: IntArray, lengths: IntArray, bucket_rows: int
-) -> tuple[list[tuple[int, int, npt.NDArray[np.bool_] | None]], IntArray, IntArray, IntArray]:
-    """((rows, width, padding) of every bucket, order of the rows, gather, scatter); see ``Batch``."""
+def _runs(lengths: IntArray) -> tuple[Bucket, ...]:
+    """Neighbouring rows of equal length."""
+    ends = np.flatnonzero(np.append(np.diff(lengths) != 0, True)) + 1
+    counts = np.diff(ends, prepend=0)
+    return tuple(Bucket(int(rows), int(lengths[end - 1])) for rows, end in zip(counts, ends, strict=True))
+
+
+def _padded_buckets(starts: IntArray, lengths: IntArray, device: torch.device) -> tuple[tuple[Bucket, ...], Places]:
+    """Rows of similar length, ``PADDED_BUCKET_ROWS`` at a time."""
     order = np.argsort(lengths, kind="stable")
-    buckets: list[tuple[int, int, npt.NDArray[np.bool_] | None]] = []
-    gathers = []
+    buckets, gathers, place = [], [], 0
     scatter = np.empty(int(lengths.sum()), dtype=np.int64)
-    place = 0
-    for first in range(0, len(order), bucket_rows):
-        rows = order[first : first + bucket_rows]
+    for first in range(0, len(order), PADDED_BUCKET_ROWS):
+        rows = order[first : first + PADDED_BUCKET_ROWS]
         columns = np.arange(int(lengths[rows[-1]]))
         padding = columns >= lengths[rows][:, None]
         gather = starts[rows][:, None] + np.where(padding, 0, columns)
         scatter[gather[~padding]] = place + np.flatnonzero(~padding)
         place += gather.size
         gathers.append(gather.ravel())
-        buckets.append((len(rows), len(columns), padding if padding.any() else None))
-    return buckets, order, np.concatenate(gathers), scatter
-
-
-def _to(padding: npt.NDArray[np.bool_] | None, device: torch.device) -> Tensor | None:
-    return None if padding is None else torch.from_numpy(padding).to(device)
+        mask = torch.from_numpy(padding).to(device) if padding.any() else None
+        buckets.append(Bucket(len(rows), len(columns), mask))
+    arrays = (order, np.concatenate(gathers), scatter)
+    return tuple(buckets), Places(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:

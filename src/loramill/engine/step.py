@@ -58,7 +58,7 @@ class StepResult:
     loss: float
     rows: int
     tokens: int
-    places: int
+    padded_tokens: int
 
 
 def accumulate_gradients(bank: AdapterBank, work: Sequence[AdapterBatch]) -> list[StepResult]:
@@ -69,8 +69,9 @@ def accumulate_gradients(bank: AdapterBank, work: Sequence[AdapterBatch]) -> lis
     """
     totals = [StepResult(0.0, 0, 0, 0) for _ in work]
     for index, item in enumerate(work):
+        chosen = item.source.rows.sorted_by_length(item.chosen)
         for first in range(0, len(item.chosen), item.micro_rows):
-            totals[index] = _backward(bank, item, item.chosen[first : first + item.micro_rows], totals[index])
+            totals[index] = _backward(bank, item, chosen[first : first + item.micro_rows], totals[index])
     return totals
 
 
@@ -82,10 +83,10 @@ def _backward(bank: AdapterBank, item: AdapterBatch, chosen: IntArray, total: St
     loss = row_losses(logits, labels, item.source.problem_type).sum() / len(item.chosen)
     loss.backward()
     return StepResult(
-        loss=total.loss + float(loss),
+        loss=total.loss + float(loss.detach()),
         rows=total.rows + batch.rows,
         tokens=total.tokens + batch.tokens,
-        places=total.places + batch.places,
+        padded_tokens=total.padded_tokens + batch.padded_tokens,
     )
 
 

@@ -64,7 +64,10 @@ def train_trials(
         seconds = time.perf_counter() - started
         for run, result in zip(active, results, strict=True):
             observer.record_step(
-                rows=result.rows, tokens=result.tokens, padded_tokens=result.places, seconds=seconds / len(active)
+                rows=result.rows,
+                tokens=result.tokens,
+                padded_tokens=result.padded_tokens,
+                seconds=seconds / len(active),
             )
             run.trial.progress.seconds += seconds / len(active)
             _learn(bank, run, result)

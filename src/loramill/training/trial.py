@@ -56,7 +56,7 @@ class Progress:
     seconds: float = 0.0
     rows: int = 0
     tokens: int = 0
-    places: int = 0
+    padded_tokens: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
     total_loss: float = 0.0
@@ -210,7 +210,7 @@ class Trial:
         progress.step += 1
         progress.rows += result.rows
         progress.tokens += result.tokens
-        progress.places += result.places
+        progress.padded_tokens += result.padded_tokens
         progress.loss_sum += result.loss
         progress.loss_steps += 1
         progress.total_loss += result.loss
