@@ -73,11 +73,19 @@ def test_what_is_finished_does_not_change(store: ExperimentStore) -> None:
 
 def test_an_old_attempt_may_not_write(store: ExperimentStore) -> None:
     add(store)
+    store.mark_started("a")
     store.get("a").attempt = 2
     with pytest.raises(ConflictError, match="attempt 2"):
         store.mark_finished("a", METRICS, attempt=1)
     assert store.get_summary("a").metrics == {}
     store.mark_finished("a", METRICS, attempt=2)
+
+
+def test_an_attempt_whose_job_waits_for_the_next_worker_may_not_write(store: ExperimentStore) -> None:
+    add(store)
+    store.get("a").attempt = 1
+    with pytest.raises(ConflictError, match="PENDING"):
+        store.mark_progress("a", {"step": 3}, attempt=1)
 
 
 def test_an_id_names_one_experiment(store: ExperimentStore) -> None:

@@ -270,7 +270,8 @@ class ExperimentStore:
         """
         statement = update(Experiment).where(Experiment.id == experiment_id, Experiment.status.not_in(FINISHED))
         if attempt is not None:
-            statement = statement.where(Experiment.attempt == attempt)
+            at_work = Experiment.status.in_((Status.STARTED, Status.PROGRESS))  # not one that waits to be taken again
+            statement = statement.where(Experiment.attempt == attempt, at_work)
         changed = self._session.execute(
             statement.values(**values).returning(Experiment.number), execution_options={"synchronize_session": "fetch"}
         )
