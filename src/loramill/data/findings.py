@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Severity = Literal["info", "warning", "error"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""The gravest first."""
 
 BALANCED_BELOW = 1.5
 """Largest class over smallest class: from this ratio on a data set no longer counts as balanced."""
@@ -75,6 +78,21 @@ class ValidationReport:
     @property
     def has_errors(self) -> bool:
         return any(finding.severity == "error" for finding in self.findings)
+
+    def examples(self, for_each: int) -> list[Finding]:
+        """The first findings of each rule, errors first."""
+        seen: Counter[str] = Counter()
+        chosen = []
+        for finding in self.findings:
+            seen[finding.code] += 1
+            if seen[finding.code] <= for_each:
+                chosen.append(finding)
+        return chosen
+
+    def severity_of(self, code: str) -> Severity:
+        """The gravest severity among the findings of a rule."""
+        severities = {finding.severity for finding in self.findings if finding.code == code}
+        return min(severities, key=SEVERITIES.index)
 
     def as_dict(self) -> dict[str, object]:
         return {

@@ -17,7 +17,7 @@ from loramill.data.checks.labels import check_labels, is_regression
 from loramill.data.checks.rule import Hits, TextRule, whole_split
 from loramill.data.checks.splits import check_split_pair
 from loramill.data.checks.texts import text_rules
-from loramill.data.findings import Finding, Severity, ValidationReport, excerpt
+from loramill.data.findings import SEVERITIES, Finding, Severity, ValidationReport, excerpt
 from loramill.data.labels import count_labels
 from loramill.data.rows import SplitRows
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 TokenCounter = Callable[[Sequence[str], Sequence[str] | None], NDArray[np.int64]]
 """(texts, pairs) -> tokens of each row ``[rows]``, before any truncation."""
-SEVERITY_ORDER = {"error": 0, "warning": 1, "info": 2}
 MUCH_TRUNCATED = 0.1
 
 
@@ -67,7 +66,7 @@ class DataValidator:
         for hits in self.hits(splits):
             counts[hits.code] += hits.count
             findings += self._findings(hits, splits[hits.split])
-        findings.sort(key=lambda finding: (SEVERITY_ORDER[finding.severity], finding.code, finding.split))
+        findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.code, finding.split))
         labels = Counter[str]()
         for rows in splits.values():
             labels.update(count_labels(rows.labels))

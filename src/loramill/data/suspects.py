@@ -1,0 +1,96 @@
+"""Which rows are probably mislabelled: confident learning on out-of-fold probabilities.
+
+Northcutt, Jiang, Chuang (2021): Confident learning, estimating uncertainty in dataset labels. Journal of Artificial
+Intelligence Research 70, arXiv:1911.00068. The probabilities must come from models that did not train on the row: a
+model that did has learned its wrong label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.float32] | NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Every row, the most suspicious first.
+
+    Attributes:
+        rows: row numbers ``[rows]``, in order of suspicion.
+        margins: probability of the given label minus that of the best other one, of these rows ``[rows]``; from -1
+            (surely wrong) to 1.
+        suggested: the best other label of these rows ``[rows]``.
+        is_issue: rows that confident learning calls mislabelled, of these rows ``[rows]``.
+    """
+
+    rows: NDArray[np.int64]
+    margins: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+    is_issue: NDArray[np.bool_]
+
+
+def rank_suspects(probabilities: Probabilities, labels: Labels) -> Suspects:
+    """Rank rows by normalised margin, those off the diagonal of the confident joint first.
+
+    Args:
+        probabilities: out of fold, ``[rows, classes]``, each row summing to 1.
+        labels: given labels ``[rows]``, class numbers.
+
+    Raises:
+        ValueError: shapes or values do not fit together.
+    """
+    scores = np.asarray(probabilities, dtype=np.float64)
+    _check(scores, labels)
+    given = scores[np.arange(len(labels)), labels]
+    others = scores.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    suggested = others.argmax(axis=1)
+    margins = given - others.max(axis=1)
+    is_issue = _off_diagonal(scores, labels)
+    order = np.lexsort((np.arange(len(labels)), margins, ~is_issue))
+    return Suspects(order, margins[order], suggested[order], is_issue[order])
+
+
+def rank_by_loss(probabilities: Probabilities, labels: Labels) -> NDArray[np.int64]:
+    """Rows by falling cross-entropy of the given label: the plain ranking that confident learning is held against."""
+    scores = np.asarray(probabilities, dtype=np.float64)
+    _check(scores, labels)
+    return np.argsort(scores[np.arange(len(labels)), labels], kind="stable")
+
+
+def precision_at(ranking: NDArray[np.int64], wrong: NDArray[np.bool_], k: int) -> float:
+    """Share of the first ``k`` rows of a ranking that are really wrong (``wrong``: ``[rows]``)."""
+    return float(wrong[ranking[:k]].mean()) if k else 0.0
+
+
+def class_thresholds(scores: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    """Mean confidence of each class in the rows labelled so ``[classes]`` (equation 2 of the paper).
+
+    A class without rows gets a threshold that nothing reaches.
+    """
+    thresholds = np.full(scores.shape[1], np.inf)
+    for label in np.unique(labels):
+        thresholds[label] = scores[labels == label, label].mean()
+    return thresholds
+
+
+def _off_diagonal(scores: NDArray[np.float64], labels: Labels) -> NDArray[np.bool_]:
+    """Rows that the confident joint (equation 1) counts under another class than their label's."""
+    confident = scores >= class_thresholds(scores, labels)
+    likeliest = np.where(confident, scores, -np.inf).argmax(axis=1)
+    off_diagonal: NDArray[np.bool_] = confident.any(axis=1) & (likeliest != labels)
+    return off_diagonal
+
+
+def _check(scores: NDArray[np.float64], labels: Labels) -> None:
+    if scores.ndim != 2 or scores.shape[0] != len(labels) or scores.shape[1] < 2:
+        raise ValueError(f"probabilities {scores.shape} and labels {labels.shape} do not fit together")
+    if len(labels) and (labels.min() < 0 or labels.max() >= scores.shape[1]):
+        raise ValueError("a label is no column of the probabilities")
+    if not np.isfinite(scores).all():
+        raise ValueError("a probability is not finite")
