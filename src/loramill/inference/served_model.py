@@ -1,0 +1,93 @@
+"""A base in memory, and a model on it: an adapter that was checked, with what its answers mean."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+
+from loramill.base_models import BaseModelFiles, locate_base_model
+from loramill.engine.bank import Adapter
+from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.batching import TokenRows
+from loramill.engine.peft_format import load_adapter
+from loramill.engine.tokenizer import load_tokenizer, tokenize
+from loramill.errors import AdapterFormatError
+from loramill.inference.languages import model_language
+from loramill.inference.saved_model import SavedModel
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A frozen base with its tokenizer; every adapter trained on it can be served from it.
+
+    Attributes:
+        name: ``model.name`` of the config.
+        content_hash: of the weights, see ``BaseModelFiles``.
+    """
+
+    name: str
+    frozen: FrozenBase
+    tokenizer: Tokenizer
+    language: str
+    content_hash: str
+    files: BaseModelFiles
+
+    @classmethod
+    def load(cls, name: str, *, device: torch.device, dtype: torch.dtype) -> LoadedBase:
+        """
+        Raises:
+            ModelNotFoundError, ModelError: there is no such base, or it cannot be used.
+        """
+        files = locate_base_model(name)
+        tokenizer = load_tokenizer(files.folder)
+        return cls(
+            name=name,
+            frozen=load_base(files.config, files.weights, dtype=dtype, device=device),
+            tokenizer=tokenizer,
+            language=model_language(name, tokenizer.get_vocab()),
+            content_hash=files.content_hash(),
+            files=files,
+        )
+
+    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> TokenRows:
+        limit = min(max_length, self.frozen.architecture.max_positions)
+        return tokenize(self.tokenizer, texts, pairs, max_length=limit)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One version of a model, ready to answer. It never changes: another version is another object."""
+
+    saved: SavedModel
+    base: LoadedBase
+    adapter: Adapter
+
+    @classmethod
+    def load(cls, saved: SavedModel, base: LoadedBase) -> ServedModel:
+        """Read an adapter and check it; nothing of it is executed, since only safetensors and JSON are read.
+
+        Raises:
+            AdapterFormatError: it is damaged, not finite, of another kind, or for another base or tokenizer.
+        """
+        _check_base(saved, base)
+        adapter = load_adapter(saved.folder, base.frozen)
+        names = len(saved.labels.label_names) or 1
+        if adapter.spec.labels != names:
+            raise AdapterFormatError(f"{saved.folder}: {adapter.spec.labels} logits, but {names} label names.")
+        return cls(saved, base, adapter)
+
+
+def _check_base(saved: SavedModel, base: LoadedBase) -> None:
+    trained_on = saved.labels.base_hash
+    if saved.labels.base_model != base.name or (trained_on and trained_on != base.content_hash):
+        raise AdapterFormatError(
+            f"{saved.folder} was trained on other weights than {base.name} has here.",
+            fix="Install the base model that it was trained on, or train again.",
+        )
+    own, expected = saved.folder / "tokenizer.json", base.files.folder / "tokenizer.json"
+    if own.is_file() and expected.is_file() and not filecmp.cmp(own, expected, shallow=False):
+        raise AdapterFormatError(f"{saved.folder} was trained with another tokenizer than {base.name} has here.")
