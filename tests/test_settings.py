@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from loramill.errors import ConfigError
 from loramill.settings import Settings
 
 
@@ -45,3 +46,30 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JWT_SECRET", "LORAMILL_AUDIT_KEY", "LORAMILL_ADMIN_PASSWORD", "LORAMILL_NEW_PASSWORD"):
         monkeypatch.setenv(name, "a very secret value")
     assert "a very secret value" not in repr(Settings.load()) + Settings.load().model_dump_json()
+
+
+def test_every_wrong_variable_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "s3cret")
+    monkeypatch.setenv("LORAMILL_ENV", "s3cret")
+    with pytest.raises(ConfigError) as caught:
+        Settings.load()
+    assert [problem.key for problem in caught.value.problems] == ["API_PORT", "LORAMILL_ENV"]
+    assert "input should be a valid integer" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_dotenv_that_is_no_text_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfeA\x00")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        Settings.load()
+
+
+def test_the_example_file_names_every_setting_and_changes_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / ".env.example"
+    names = [line.partition("=")[0] for line in example.read_text().splitlines() if line and not line.startswith("#")]
+    known = {str(field.alias) for field in Settings.model_fields.values()}
+    assert set(names) == known | {"TZ"}
+    assert len(set(names)) == len(names)
+    untouched = Settings.load()
+    (tmp_path / ".env").write_bytes(example.read_bytes())
+    assert Settings.load() == untouched

@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from loramill.errors import ConfigError, Problem
 
 
 class Settings(BaseSettings):
@@ -69,9 +71,22 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Settings:
-        """Read the environment, then ``$LORAMILL_HOME/.env`` for what the environment leaves open."""
-        home = Path(os.environ.get("LORAMILL_HOME", "."))
-        return cls(_env_file=home / ".env")
+        """Read the environment, then ``$LORAMILL_HOME/.env`` for what the environment leaves open.
+
+        Raises:
+            ConfigError: with every variable that is wrong, and without its value, which may be a secret.
+        """
+        dotenv = Path(os.environ.get("LORAMILL_HOME", ".")) / ".env"
+        try:
+            return cls(_env_file=dotenv)
+        except ValidationError as error:
+            problems = [
+                Problem(str(detail["loc"][0]), None, detail["msg"][0].lower() + detail["msg"][1:])
+                for detail in error.errors(include_input=False)
+            ]
+        except UnicodeDecodeError:
+            problems = [Problem(str(dotenv), None, "is not UTF-8 text")]
+        raise ConfigError(problems, source="settings", fix="See .env.example for every variable.")
 
     @property
     def results_folder(self) -> Path:
