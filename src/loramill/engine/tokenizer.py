@@ -16,6 +16,8 @@ from loramill.engine.batching import IntArray, TokenRows
 from loramill.errors import ModelError
 
 CHUNK_ROWS = 8192
+VOCABULARY_FILES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+"""What an older checkpoint without a ``tokenizer.json`` has instead."""
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -74,7 +76,15 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str
 
 
 def _convert_tokenizer(folder: Path) -> Tokenizer:
-    """Older checkpoints carry only a vocabulary; Transformers knows how to turn it into a fast tokenizer."""
+    """Older checkpoints carry only a vocabulary; Transformers knows how to turn it into a fast tokenizer.
+
+    Without one it would make up an empty tokenizer, so it is not asked then.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        raise ModelError(
+            f"{folder} has no tokenizer: neither tokenizer.json nor {', '.join(VOCABULARY_FILES)}.",
+            fix="Save it beside the model with AutoTokenizer.from_pretrained(...).save_pretrained(folder).",
+        )
     from transformers import AutoTokenizer
 
     try:

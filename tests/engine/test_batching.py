@@ -1,0 +1,124 @@
+"""Batches: every token of every chosen row once, in its row, at its place; whatever the lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loramill.engine.batching import Batch, IntArray, TokenRows, batches_of_tokens, build_batch
+
+CPU = torch.device("cpu")
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
+
+
+def rows_with(lengths: list[int]) -> TokenRows:
+    """Rows whose tokens are all different, so that each can be recognised."""
+    total = sum(lengths)
+    return TokenRows(
+        token_ids=np.arange(1000, 1000 + total),
+        type_ids=np.arange(total) % 2,
+        starts=np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))]),
+    )
+
+
+def row_tokens(rows: TokenRows, row: int) -> list[int]:
+    return rows.token_ids[rows.starts[row] : rows.starts[row + 1]].tolist()
+
+
+def batch_rows(batch: Batch) -> list[list[int]]:
+    """The batch's rows, cut at the first tokens."""
+    return [part.tolist() for part in np.split(batch.token_ids.numpy(), batch.first_tokens.numpy()[1:])]
+
+
+@given(LENGTHS, st.randoms(use_true_random=False), st.booleans())
+def test_rows_stand_end_to_end_in_the_chosen_order(lengths: list[int], random: object, padded: bool) -> None:
+    rows = rows_with(lengths)
+    chosen = np.array(random.choices(range(len(lengths)), k=random.randint(1, 30)))  # type: ignore[attr-defined]
+    batch = build_batch([(0, rows, chosen)], device=CPU, padded=padded)
+    assert batch_rows(batch) == [row_tokens(rows, row) for row in chosen]
+    assert batch.positions.tolist() == [place for row in chosen for place in range(lengths[row])]
+    assert batch.type_ids.tolist() == [(token - 1000) % 2 for token in batch.token_ids.tolist()]
+    assert batch.rows == len(chosen)
+    assert batch.tokens == sum(lengths[row] for row in chosen)
+
+
+@given(LENGTHS)
+def test_padded_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[int]) -> None:
+    rows = rows_with(lengths)
+    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, padded=True)
+    places = batch.places
+    assert places is not None
+    assert torch.equal(places.gather[places.scatter], torch.arange(batch.tokens))
+    assert sorted(places.order.tolist()) == list(range(len(lengths)))
+    assert batch.padded_tokens == len(places.gather)
+
+    order, place = iter(places.order.tolist()), 0
+    for bucket in batch.buckets:
+        for line in range(bucket.rows):
+            row, start = next(order), place + line * bucket.width
+            tokens = batch.token_ids[places.gather[start : start + bucket.width]].tolist()
+            padding = bucket.padding[line].tolist() if bucket.padding is not None else [False] * bucket.width
+            assert [token for token, is_padding in zip(tokens, padding, strict=True) if not is_padding] == row_tokens(
+                rows, row
+            )
+            assert set(tokens) == set(row_tokens(rows, row))
+        place += bucket.rows * bucket.width
+    assert place == batch.padded_tokens
+
+
+@given(LENGTHS)
+def test_buckets_without_padding_are_the_rows_as_they_stand(lengths: list[int]) -> None:
+    batch = build_batch([(0, rows_with(lengths), np.arange(len(lengths)))], device=CPU, padded=False)
+    assert batch.places is None
+    assert [bucket.width for bucket in batch.buckets for _ in range(bucket.rows)] == lengths
+    assert batch.padded_tokens == batch.tokens
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=4))
+def test_segments_cover_all_rows_and_tokens_in_order(parts: list[list[int]]) -> None:
+    sources = [rows_with(lengths) for lengths in parts]
+    batch = build_batch(
+        [(7 - index, source, np.arange(len(source))) for index, source in enumerate(sources)], device=CPU
+    )
+    row = token = 0
+    for index, (segment, lengths) in enumerate(zip(batch.segments, parts, strict=True)):
+        assert segment.adapter == 7 - index
+        assert (segment.first_row, segment.first_token) == (row, token)
+        row, token = row + len(lengths), token + sum(lengths)
+        assert (segment.last_row, segment.last_token) == (row, token)
+    assert (row, token) == (batch.rows, batch.tokens)
+
+
+@given(LENGTHS, st.integers(1, 100))
+def test_batches_of_tokens_take_every_row_once_longest_first_within_the_budget(lengths: list[int], budget: int) -> None:
+    array: IntArray = np.array(lengths)
+    batches = batches_of_tokens(array, budget)
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert (np.diff(array[order]) <= 0).all()
+    for batch in batches:
+        assert array[batch].sum() <= budget or len(batch) == 1
+
+
+@given(LENGTHS, st.randoms(use_true_random=False))
+def test_sorting_by_length_keeps_the_rows(lengths: list[int], random: object) -> None:
+    rows = rows_with(lengths)
+    chosen = np.array(random.sample(range(len(lengths)), k=random.randint(1, len(lengths))))  # type: ignore[attr-defined]
+    by_length = rows.sorted_by_length(chosen)
+    assert sorted(by_length.tolist()) == sorted(chosen.tolist())
+    assert (np.diff(rows.lengths[by_length]) >= 0).all()
+
+
+def test_no_rows_are_no_batches() -> None:
+    assert batches_of_tokens(np.array([], dtype=np.int64), 10) == []
+    assert len(TokenRows(np.empty(0, np.int64), np.empty(0, np.int64), np.zeros(1, np.int64))) == 0
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_rows_of_equal_length_need_no_padding(padded: bool) -> None:
+    batch = build_batch([(0, rows_with([5] * 20), np.arange(20))], device=CPU, padded=padded)
+    assert batch.padded_tokens == batch.tokens == 100
+    assert all(bucket.padding is None for bucket in batch.buckets)
