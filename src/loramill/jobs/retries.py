@@ -48,4 +48,4 @@ def set_back(experiment: Experiment, error: LoramillError) -> Status:
 
 def retry_delay(setbacks: int) -> timedelta:
     """None after the first setback, then longer and longer: 1, 3, 7, 15 ... 60 seconds."""
-    return timedelta(seconds=min(MAX_DELAY_SECONDS, 2.0 ** (setbacks - 1) - 1))
+    return timedelta(seconds=min(MAX_DELAY_SECONDS, 2.0 ** min(setbacks - 1, 10) - 1))
