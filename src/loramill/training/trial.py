@@ -18,9 +18,15 @@ from loramill.engine.batching import IntArray
 from loramill.engine.optim import AdamW, learning_rate
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
 from loramill.errors import NonFiniteLossError
+from loramill.monitor.resources import ResourceSample
 from loramill.training.evaluation import best_metric_value, default_best_metric
 
 EventSink = Callable[[dict[str, Any]], None]
+
+
+def resource_events(emit: EventSink) -> Callable[[ResourceSample], None]:
+    """Turns readings of the performance monitor into events."""
+    return lambda sample: emit({"type": "resource", **sample.as_dict()})
 
 
 @dataclass(frozen=True)

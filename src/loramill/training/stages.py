@@ -1,0 +1,213 @@
+"""The stages of a run. A run goes through them once; a sweep goes through each with all of its trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from loramill.base_models import BaseModelFiles, locate_base_model
+from loramill.config.load import dump_config
+from loramill.config.schema import ExperimentConfig
+from loramill.data.prepare import LabelledRows, PreparedData, prepare_data
+from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
+from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.families import choose_sites, read_architecture
+from loramill.engine.step import LabelledTokens
+from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
+from loramill.errors import DataRefusedError
+from loramill.experiments.environment import describe_environment
+from loramill.experiments.folder import ExperimentFolder
+from loramill.training.checkpoint_manager import CheckpointManager
+from loramill.training.device import ComputeDevice, choose_device
+from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
+from loramill.training.final_model import save_final_model
+from loramill.training.loop import TrialRun
+from loramill.training.training_state import load_state, load_values
+from loramill.training.trial import EventSink, Trial
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every stage of a run reads."""
+
+    config: ExperimentConfig
+    folder: ExperimentFolder
+    compute: ComputeDevice
+    files: BaseModelFiles
+    tokenizer: Tokenizer
+    emit: EventSink
+
+    def note(self, message: str) -> None:
+        self.emit({"type": "note", "message": message})
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The rows of a run, as the data layer gave them and as the engine takes them."""
+
+    prepared: PreparedData
+    train: LabelledTokens
+    eval: LabelledTokens
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """The chosen adapter on the base that it was measured on."""
+
+    base: FrozenBase
+    adapter: Adapter
+    evaluation: Evaluation
+
+
+def set_up(config: ExperimentConfig, folder: ExperimentFolder, emit: EventSink) -> RunContext:
+    """Choose the device, find the base model, and note what decides the run."""
+    if config.system.num_threads:
+        torch.set_num_threads(config.system.num_threads)
+    compute = choose_device(config.training.device, config.training.bf16)
+    files = locate_base_model(config.model.name)
+    folder.write_config(dump_config(config))
+    folder.write_environment(describe_environment())
+    context = RunContext(config, folder, compute, files, load_tokenizer(files.folder), emit)
+    context.note(compute.reason)
+    return context
+
+
+def load_data(context: RunContext, data_folder: Path, *, strict: bool) -> RunData:
+    """Read, validate, version and tokenise the data set.
+
+    Raises:
+        DataError: the data cannot be trained on.
+    """
+    config = context.config
+    prepared = prepare_data(
+        config.data,
+        num_labels=config.model.num_labels,
+        seed=config.training.seed,
+        data_folder=data_folder,
+        strict=strict,
+        count_tokens=lambda texts, pairs: count_tokens(context.tokenizer, texts, pairs),
+    )
+    for message in prepared.notes:
+        context.note(message)
+    train = _tokenise(context, "train", prepared.train, prepared)
+    return RunData(prepared, train, _tokenise(context, "evaluation", prepared.eval, prepared))
+
+
+def record_data(folder: ExperimentFolder, config: ExperimentConfig, prepared: PreparedData) -> None:
+    """Write ``data.json``: the versions that the run saw, the label mapping, and what validation found."""
+    folder.write_data(
+        {
+            **prepared.versions,
+            "dataset_name": config.data.dataset_name,
+            "label_names": list(prepared.label_names),
+            "problem_type": prepared.problem_type,
+            "train_rows": len(prepared.train),
+            "eval_rows": len(prepared.eval),
+            "report": prepared.report.as_dict(),
+        }
+    )
+
+
+def load_frozen_base(context: RunContext, dtype: torch.dtype) -> FrozenBase:
+    return load_base(context.files.config, context.files.weights, dtype=dtype, device=context.compute.device)
+
+
+def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: int = 0) -> TrialRun:
+    """A new adapter with its training state, at place ``index`` of the bank."""
+    config = context.config
+    adapter = Adapter(base, adapter_spec(config, base, labels=max(1, len(data.prepared.label_names))))
+    context.note(f"Training {adapter.values.numel():,} parameters on {len(data.train):,} rows.")
+    return TrialRun(
+        trial=Trial(config, index, adapter, data.train, context.emit),
+        checkpoints=CheckpointManager(context.folder.artifacts),
+        evaluation=data.eval,
+        label_names=data.prepared.label_names,
+        base_name=context.files.reference,
+        micro_rows=config.training.per_device_train_batch_size,
+    )
+
+
+def adapter_spec(config: ExperimentConfig, base: FrozenBase, *, labels: int) -> AdapterSpec:
+    """What the ``lora`` section means on this base."""
+    lora = config.lora
+    return AdapterSpec(
+        rank=lora.r,
+        alpha=lora.lora_alpha,
+        sites=choose_sites(base.architecture, lora.target_modules),
+        dropout=lora.lora_dropout,
+        labels=labels,
+        seed=config.training.seed,
+        rank_stabilised=lora.use_rslora,
+        b_rate_ratio=lora.loraplus_lr_ratio,
+    )
+
+
+def restore(run: TrialRun, base: FrozenBase) -> None:
+    """Go back to the last verified checkpoint, if there is one."""
+    last = run.checkpoints.recover()
+    if last:
+        load_state(run.checkpoints.path(last), base, run.trial)
+    message = f"Resumed from {last.name}." if last else "No checkpoint to resume from: starting at step 0."
+    run.trial.emit({"type": "note", "message": message})
+
+
+def measure_best(context: RunContext, run: TrialRun, base: FrozenBase) -> FinalModel:
+    """The best checkpoint by the metric, measured on ``base``; the last one where nothing was evaluated."""
+    chosen = run.checkpoints.best or run.checkpoints.last
+    if chosen is None:
+        raise AssertionError("train_trials saves a checkpoint at its end")
+    load_values(run.checkpoints.path(chosen), base, run.trial)
+    adapter = run.trial.adapter
+    context.note(f"The final model is {chosen.name}.")
+    evaluation = evaluate(AdapterBank(base, [adapter]), 0, run.evaluation, run.label_names)
+    return FinalModel(base, adapter, evaluation)
+
+
+def summarise(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+    progress = run.trial.progress
+    train = {
+        "runtime": progress.seconds,
+        "samples_per_second": progress.rows / progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds,
+        "loss": progress.total_loss / progress.step,
+        "steps": progress.step,
+        "epochs": run.trial.epoch,
+        "samples": len(run.trial.train),
+        "best_step": progress.best_step,
+        "trainable_parameters": run.trial.adapter.values.numel(),
+        "stopped_early": progress.stopped_early,
+        "base_dropout": False,
+    }
+    return {"train": train, "eval": evaluation.metrics, "system": system}
+
+
+def save_model(context: RunContext, final: FinalModel, data: RunData) -> None:
+    """Write ``final_model/`` and the predictions behind its metrics."""
+    save_final_model(
+        context.folder.final_model,
+        final.base,
+        final.adapter,
+        files=context.files,
+        config=context.config,
+        label_names=data.prepared.label_names,
+        problem_type=data.prepared.problem_type,
+        metrics=final.evaluation.metrics,
+    )
+    write_predictions(context.folder.predictions_file, final.evaluation, data.eval, data.prepared.eval.row_ids)
+
+
+def _tokenise(context: RunContext, split: str, rows: LabelledRows, prepared: PreparedData) -> LabelledTokens:
+    config = context.config.data
+    max_length = min(config.max_length, read_architecture(context.files.config).max_positions)
+    tokens = tokenize(context.tokenizer, rows.texts, rows.pairs, max_length=max_length)
+    if tokens.truncated:
+        message = f"{tokens.truncated} of {len(rows)} {split} rows are longer than {max_length} tokens"
+        if config.on_long_text == "refuse":
+            raise DataRefusedError(f"{message}.", fix="Raise data.max_length, or set data.on_long_text=truncate.")
+        context.emit({"type": "warning", "message": f"{message} and are cut."})
+    return LabelledTokens(tokens, as_labels(rows.labels), prepared.problem_type)
