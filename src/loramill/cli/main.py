@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ("loramill.cli.predict", "Classify texts with a trained experiment."),
     "data": ("loramill.cli.data", "Validate, analyse, clean and version data sets."),
     "experiments": ("loramill.cli.experiments", "List, show, compare and delete experiments."),
+    "models": ("loramill.cli.models", "Find models, promote them, give them aliases."),
     "config": ("loramill.cli.config", "Show the config schema, or a config with all defaults."),
     "users": ("loramill.cli.users", "Create, list and disable the people who may sign in."),
     "audit": ("loramill.cli.audit", "Show and verify the audit log."),
@@ -28,6 +29,8 @@ COMMANDS = {
 """Command -> (module with a ``typer.Typer`` called ``app``, one line of help)."""
 
 HELP = ["--help", "-h"]
+COMPLETION = ("install_completion", "show_completion")
+"""Flags that typer gives to every app that stands by itself; these are parts of one."""
 
 
 class LazyGroup(TyperGroup):
@@ -48,6 +51,7 @@ class LazyGroup(TyperGroup):
             return TyperCommand(cmd_name, help=summary)
         command = typer.main.get_command(importlib.import_module(module).app)
         command.name = cmd_name
+        command.params = [flag for flag in command.params if flag.name not in COMPLETION]
         return command
 
 
