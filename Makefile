@@ -33,7 +33,7 @@ setup: $(VENV)/.installed-run ## Make .venv and install loramill with what train
 samples: $(VENV)/.installed-samples ## Install the sample model and the sample reviews.
 	@echo "The sample model and reviews are installed."
 
-setup-conda: ## Make the conda environment "loramill" instead of .venv (finds CUDA, MPS or CPU).
+setup-conda: ## Make a conda environment in the place of .venv (finds CUDA, MPS or CPU).
 	@sh scripts/setup-conda.sh
 
 $(VENV)/.installed-python:

@@ -1,0 +1,79 @@
+"""The lock installs what ``pyproject.toml`` asks for, verified by hashes, and never touches torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+LOCKS = {
+    "run.txt": {"train", "data"},
+    "services.txt": {"data", "api", "ui", "postgres"},
+    "dev.txt": {"train", "data", "api", "ui", "postgres"},
+}
+"""Lock -> the extras that it serves."""
+
+
+def text(name: str) -> str:
+    return (ROOT / "requirements" / name).read_text(encoding="utf-8")
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version, in one lock."""
+    return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text(name), re.M)}
+
+
+def wanted(extras: set[str]) -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return [requirement for requirement in map(Requirement, lines) if requirement.name != "torch"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_holds_all_that_its_extras_ask_for(name: str) -> None:
+    locked = pins(name)
+    for requirement in wanted(LOCKS[name]):
+        version = locked.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement} is not in {name}: run make lock"
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement} is {version} in {name}"
+
+
+def test_the_developers_lock_holds_all_tools() -> None:
+    tools = [Requirement(line.partition("#")[0]) for file in ("dev.in", "common.in") for line in packages(file)]
+    locked = pins("dev.txt")
+    assert all(canonicalize_name(tool.name) in locked for tool in tools)
+
+
+def packages(name: str) -> list[str]:
+    return [line for line in text(name).splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", ["run.txt", "services.txt"])
+def test_the_locks_agree_with_each_other(name: str) -> None:
+    developers = pins("dev.txt")
+    assert {package: developers.get(package) for package in pins(name)} == pins(name)
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "samples.txt"])
+def test_every_pin_has_a_hash(name: str) -> None:
+    entries = re.split(r"^(?=[\w.-]+==)", text(name), flags=re.MULTILINE)[1:]
+    assert entries
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert all("==" in line or line.startswith(("#", " ")) or not line for line in text(name).splitlines())
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "samples.txt"])
+def test_no_lock_pins_torch_or_cuda_or_names_a_place(name: str) -> None:
+    heavy = re.compile(r"torch|triton|nvidia-(?!ml-py$)|cuda")
+    assert not [package for package in pins(name) if heavy.match(package)]
+    assert not re.search(r"^--|file:|https?:|@ ", text(name), re.MULTILINE)
+
+
+def test_torch_is_pinned_by_itself_and_the_services_do_without() -> None:
+    assert packages("torch.txt") == ["torch==2.13.0"]
+    assert not {"transformers", "peft", "accelerate", "safetensors"} & set(pins("services.txt"))
