@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect, text
 
 from loramill.database import Database
 from postgres_server import PostgresServer, running_postgres
@@ -21,12 +23,24 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres(postgres_server: PostgresServer) -> str:
-    """Name of a migrated database that tests copy, since copying one is faster than migrating one."""
-    database = Database(postgres_server.create("migrated"))
+def migrated_postgres(postgres_server: PostgresServer) -> tuple[str, list[str]]:
+    """URL and tables of the database that tests share: hundreds of databases would be slow to make and to remove."""
+    url = postgres_server.create("migrated")
+    database = Database(url)
+    database.upgrade()
+    tables = inspect(database.engine).get_table_names()
+    database.close()
+    return url, tables
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that tests copy, since copying one is faster than migrating one."""
+    file = tmp_path_factory.mktemp("migrated") / "experiments.db"
+    database = Database(f"sqlite:///{file}")
     database.upgrade()
     database.close()
-    return "migrated"
+    return file
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -42,11 +56,23 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A migrated database without rows; the test runs once on each kind."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'experiments.db'}"
+        file = shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "experiments.db")
+        database = Database(f"sqlite:///{file}")
     else:
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create(f"test_{next(DATABASE_NUMBERS)}", request.getfixturevalue("migrated_postgres"))
-    database = Database(url)
-    database.upgrade()
+        url, tables = request.getfixturevalue("migrated_postgres")
+        database = Database(url)
+        _make_empty(database, tables)
     yield database
     database.close()
+
+
+def _make_empty(database: Database, tables: list[str]) -> None:
+    """Without rows, and without the tables that a test added."""
+    strangers = set(inspect(database.engine).get_table_names()) - set(tables)
+    ours = ", ".join(name for name in tables if name != "alembic_version")
+    with database.transaction() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))  # past the guards of the audit log
+        session.execute(text("SET LOCAL lock_timeout = '10s'"))  # a test that left a transaction open is to blame
+        for name in strangers:
+            session.execute(text(f"DROP TABLE {name}"))
+        session.execute(text(f"TRUNCATE {ours} RESTART IDENTITY CASCADE"))

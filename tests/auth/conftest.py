@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
-from sqlalchemy import text
 
 from loramill.auth.audit_chain import AnchorFile
 from loramill.auth.audit_log import AuditLog
@@ -18,46 +16,11 @@ from loramill.auth.tokens import AccessTokens
 from loramill.auth.users import UserStore
 from loramill.database import Database
 from loramill.settings import Settings
-from postgres_server import PostgresServer
 
 SIGNING_KEY = "kR3xgq0pZ7w2VbNf9sLdYtH4mJc6uEa8"
 PASSWORD = "correct horse battery"
 
 AddUser = Callable[..., User]
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("template") / "experiments.db"
-    database = Database(f"sqlite:///{file}")
-    database.upgrade()
-    database.close()
-    return file
-
-
-@pytest.fixture(scope="session")
-def emptied_postgres(postgres_server: PostgresServer) -> Iterator[Database]:
-    """One database for all tests of this folder: hundreds of databases would be slow to make and to remove."""
-    database = Database(postgres_server.create("auth"))
-    database.upgrade()
-    yield database
-    database.close()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A migrated database without rows; the test runs once on each kind."""
-    if request.param == "postgresql":
-        database: Database = request.getfixturevalue("emptied_postgres")
-        with database.transaction() as session:
-            session.execute(text("SET LOCAL session_replication_role = replica"))  # past the audit log's guards
-            session.execute(text("TRUNCATE users, token_family, audit_log RESTART IDENTITY CASCADE"))
-        yield database
-        return
-    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "experiments.db")
-    database = Database(f"sqlite:///{tmp_path / 'experiments.db'}")
-    yield database
-    database.close()
 
 
 @pytest.fixture
