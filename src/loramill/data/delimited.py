@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loramill.data.findings import Finding, excerpt
+from loramill.data.findings import Finding, Severity, excerpt
 from loramill.data.tables import FileRows, clean_names
-from loramill.data.text_input import ReadLimits, TextFacts, open_text, scan_text
+from loramill.data.text_input import ReadLimits, TextFacts, open_for_arrow, scan_text
 from loramill.errors import DataTooLargeError, EmptyDatasetError, UnreadableDataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = (",", "\t", ";", "|")
 SNIFFED_LINES = 200
+HEADER_ROWS = 20
 ROW_BLOCK = 1 << 24
 MAX_BAD_SHARE = 0.5
 
@@ -52,21 +53,20 @@ def read_delimited(path: Path, limits: ReadLimits) -> FileRows:
     dialect = find_dialect(facts.head, prefer="\t" if ".tsv" in path.name.lower() else None)
     header = _header(path, facts, dialect, limits)
     table, bad = _parse(path, facts, dialect, header, limits)
+    unclosed: list[_BadRow] = []
     if dialect.quoted and any("\n" in row.text for row in bad):
         plain = Dialect(dialect.separator, quoted=False)
         again, bad_again = _parse(path, facts, plain, header, limits)
         if len(bad_again) <= len(bad) and again.num_rows > table.num_rows:
+            unclosed = [row for row in bad if "\n" in row.text]
             dialect, table, bad = plain, again, bad_again
     _refuse_mostly_bad(path, table, bad)
-    names, findings = clean_names(header.names)
-    return FileRows(
-        table=table.rename_columns(names),
-        row_ids=_row_ids(table.num_rows, bad, header.in_file),
-        findings=(*findings, *_file_findings(facts), *(_bad_row(row, header) for row in bad)),
-        notes=(
-            f"{path.name}: {facts.encoding}, {dialect.describe()}" + ("" if header.in_file else ", no header") + ".",
-        ),
-    )
+    names, name_findings = clean_names(header.names)
+    findings = [*name_findings, *_file_findings(facts), *(_unclosed_quote(row, header, "warning") for row in unclosed)]
+    findings += [_bad_row(row, header) for row in bad]
+    row_ids = _row_ids(table.num_rows, bad, header.in_file)
+    note = f"{path.name}: {facts.encoding}, {dialect.describe()}{'' if header.in_file else ', no header'}."
+    return FileRows(table.rename_columns(names), row_ids, tuple(findings), (note,))
 
 
 def find_dialect(head: str, prefer: str | None = None) -> Dialect:
@@ -127,12 +127,14 @@ def _header(path: Path, facts: TextFacts, dialect: Dialect, limits: ReadLimits) 
         )
     quoting: Any = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
     rows = csv.reader(io.StringIO(facts.head, newline=""), delimiter=dialect.separator, quoting=quoting)
+    head: list[list[str]] = []
     try:
-        head = [row for _, row in zip(range(20), (row for row in rows if row), strict=False)]
-    except csv.Error as error:
-        raise UnreadableDataError(
-            f"The first lines of {path.name} are no table: {error}.", fix="Look at its quotes and separators."
-        ) from None
+        head.extend(row for _, row in zip(range(HEADER_ROWS), filter(None, rows), strict=False))
+    except csv.Error as error:  # a broken row further down is for the parser to report
+        if not head:
+            raise UnreadableDataError(
+                f"The first line of {path.name} is no header: {error}.", fix="Look at its quotes and separators."
+            ) from None
     if _is_header(head):
         return _Header(tuple(head[0]), in_file=True)
     return _Header(tuple(f"column_{number}" for number in range(1, len(head[0]) + 1)), in_file=False)
@@ -173,7 +175,7 @@ def _parse(
     columns = [f"c{number}" for number in range(len(header.names))]
     try:
         with (
-            open_text(path, facts, limits) as stream,
+            open_for_arrow(path, facts, limits) as stream,
             arrow_csv.open_csv(
                 stream,
                 read_options=arrow_csv.ReadOptions(
@@ -195,8 +197,9 @@ def _parse(
         ):
             return reader.read_all(), bad
     except pa.ArrowInvalid as error:
+        reason = f"a row has more than {ROW_BLOCK >> 20} MiB" if "straddl" in str(error) else str(error)
         raise UnreadableDataError(
-            f"{path.name} cannot be read as a table: {error}.", fix="Look for a quote that is opened and never closed."
+            f"{path.name} cannot be read as a table: {reason}.", fix="Look for a quote that is opened and never closed."
         ) from None
 
 
@@ -213,17 +216,18 @@ def _source_row(row: _BadRow, header_in_file: bool) -> int:
 
 
 def _bad_row(row: _BadRow, header: _Header) -> Finding:
-    unclosed = "\n" in row.text
-    return Finding(
-        code="quote_unclosed" if unclosed else "row_wrong_columns",
-        severity="error",
-        row=_source_row(row, header.in_file),
-        column=None,
-        excerpt=excerpt(row.text),
-        fix="Close or double the quote at the start of this row."
-        if unclosed
-        else f"Give it {len(header.names)} columns (it has {row.columns}); quote values that hold the separator.",
-    )
+    if "\n" in row.text:
+        return _unclosed_quote(row, header, "error")
+    fix = f"Give it {len(header.names)} columns (it has {row.columns}); quote values that hold the separator."
+    at = _source_row(row, header.in_file)
+    return Finding("row_wrong_columns", "error", at, None, excerpt(row.text), fix)
+
+
+def _unclosed_quote(row: _BadRow, header: _Header, severity: Severity) -> Finding:
+    """An error where the quote swallowed the rows behind it; a warning where reading without quotes saved them."""
+    fix = "Close or double the quote at the start of this row."
+    at = _source_row(row, header.in_file)
+    return Finding("quote_unclosed", severity, at, None, excerpt(row.text), fix)
 
 
 def _file_findings(facts: TextFacts) -> list[Finding]:

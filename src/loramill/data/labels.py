@@ -49,6 +49,7 @@ def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None
         names: class names of the source, when integers stand for them; others (``-1``) then mean "no label".
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_dictionary(flat.type):
@@ -58,6 +59,8 @@ def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None
         offsets = flat.offsets.cast(pa.int32())
         offsets = pa.array(offsets.to_numpy() - offsets[0].as_py(), pa.int32())
         return pa.ListArray.from_arrays(offsets, inner)
+    if pa.types.is_floating(flat.type):
+        flat = pc.if_else(pc.is_finite(flat), flat, pa.scalar(None, flat.type))
     coded = flat.cast(pa.string()).dictionary_encode()
     spelling = _spellings(coded.dictionary.to_pylist(), names)
     return pa.array(spelling, pa.string()).take(coded.indices)

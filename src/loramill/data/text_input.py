@@ -8,17 +8,21 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
 from loramill.errors import DataTooLargeError, UnreadableDataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 HEAD = 1 << 18
 BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -35,6 +39,10 @@ LEGACY_ENCODINGS = (
 few letters, and short texts cannot tell them apart."""
 
 
+SHORTEST_FOREIGN_RUN = 1.6
+"""Mean length of runs of high bytes from which a text is not in a Latin script."""
+
+
 @dataclass(frozen=True)
 class ReadLimits:
     """Bounds that turn a hostile file into a refusal.
@@ -46,10 +54,10 @@ class ReadLimits:
         max_ratio: bytes after decompression over bytes before, looked at beyond 64 MiB.
     """
 
-    max_bytes: int = 4 * 2**30
+    max_bytes: int = 2 * 2**30
     max_line_bytes: int = 16 * 2**20
     max_columns: int = 1000
-    max_ratio: int = 200
+    max_ratio: int = 100
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class TextFacts:
     has_carriage_returns: bool
 
 
-class BoundedFile(io.RawIOBase):
+class BoundedFile:
     """The decompressed bytes of a file; raises ``DataTooLargeError`` instead of going beyond the limits."""
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
@@ -79,24 +87,26 @@ class BoundedFile(io.RawIOBase):
         self._file = _open(path)
         self._read_bytes = 0
 
-    def readable(self) -> bool:
-        return True
+    def __enter__(self) -> BoundedFile:
+        return self
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """At most ``size`` more bytes; none at the end."""
         try:
-            block = self._file.read(len(buffer))
+            block = self._file.read(size)
         except (OSError, EOFError, ValueError) as error:
             raise UnreadableDataError(
                 f"{self._path.name} cannot be decompressed: {error}.", fix="Compress the file again."
             ) from None
         self._read_bytes += len(block)
         self._check()
-        buffer[: len(block)] = block
-        return len(block)
+        return block
 
     def close(self) -> None:
         self._file.close()
-        super().close()
 
     def _check(self) -> None:
         if self._read_bytes > self._limits.max_bytes:
@@ -114,7 +124,7 @@ class BoundedFile(io.RawIOBase):
 class Utf8Stream(io.RawIOBase):
     """The same text as UTF-8, whatever its encoding; bytes that are not valid become U+FFFD."""
 
-    def __init__(self, raw: io.RawIOBase, encoding: str) -> None:
+    def __init__(self, raw: BoundedFile, encoding: str) -> None:
         self._raw = raw
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._pending = memoryview(b"")
@@ -125,9 +135,9 @@ class Utf8Stream(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         ended = False
         while not self._pending and not ended:
-            block = self._raw.read(BLOCK)
+            block = self._raw.read()
             ended = not block
-            self._pending = memoryview(self._decoder.decode(block or b"", final=ended).encode("utf-8", "replace"))
+            self._pending = memoryview(self._decoder.decode(block, final=ended).encode("utf-8", "replace"))
         count = min(len(buffer), len(self._pending))
         buffer[:count] = self._pending[:count]
         self._pending = self._pending[count:]
@@ -168,6 +178,20 @@ def scan_text(path: Path, limits: ReadLimits) -> TextFacts:
 def open_text(path: Path, facts: TextFacts, limits: ReadLimits) -> Utf8Stream:
     """The file's text as a stream of UTF-8 bytes."""
     return Utf8Stream(BoundedFile(path, limits), facts.encoding)
+
+
+def open_for_arrow(path: Path, facts: TextFacts, limits: ReadLimits) -> pa.NativeFile:
+    """The file's text as UTF-8, for Arrow's own threads.
+
+    They read ahead, and may still do so when parsing has failed: a stream in Python would be called at a time when
+    the interpreter is already gone. So text in another encoding is brought into memory first.
+    """
+    import pyarrow as pa
+
+    if facts.encoding in ("utf-8", "utf-8-sig") and not facts.is_damaged:
+        return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
+    with open_text(path, facts, limits) as stream:
+        return pa.BufferReader(stream.read())
 
 
 class _LineLengths:
@@ -232,7 +256,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _blocks(file: BoundedFile) -> Iterator[bytes]:
-    while block := file.read(BLOCK):
+    while block := file.read():
         yield block
 
 
@@ -256,8 +280,12 @@ def _encoding_of_head(path: Path, head: bytes) -> str | None:
 
 
 def _legacy_encoding(sample: bytes) -> str:
+    """Alone among ASCII letters, a high byte is an accented letter; other scripts have runs of them."""
     from charset_normalizer import from_bytes
 
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    if sum(map(len, runs)) < SHORTEST_FOREIGN_RUN * len(runs):
+        return "cp1252"
     best = from_bytes(sample, cp_isolation=list(LEGACY_ENCODINGS)).best()
     return best.encoding if best else "cp1252"
 
