@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import (
     AlbertConfig,
     AutoModel,
@@ -23,6 +24,7 @@ from transformers import (
 from loramill.base_models import locate_base_model
 from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.batching import TokenRows
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase]
 SMALL = {
@@ -95,3 +97,15 @@ def random_adapter(base: FrozenBase, **changes: object) -> Adapter:
     with torch.no_grad():
         adapter.values.normal_(0, 0.2, generator=torch.Generator().manual_seed(7))
     return adapter
+
+
+def padded_inputs(rows: TokenRows, model_type: str) -> dict[str, Tensor]:
+    """The same rows as a Transformers model takes them."""
+    width = int(rows.lengths.max())
+    ids, types, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    for row, (first, length) in enumerate(zip(rows.starts, rows.lengths, strict=False)):
+        ids[row, :length] = torch.from_numpy(rows.token_ids[first : first + length])
+        types[row, :length] = torch.from_numpy(rows.type_ids[first : first + length])
+        mask[row, :length] = 1
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    return inputs if model_type == "distilbert" else {**inputs, "token_type_ids": types}

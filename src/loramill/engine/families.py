@@ -265,7 +265,8 @@ def _refuse_variants(config: Mapping[str, object], model_type: str) -> None:
 def choose_sites(architecture: Architecture, target_modules: str | list[str]) -> tuple[Site, ...]:
     """The sites that ``lora.target_modules`` names, in the order of ``SITES``.
 
-    A name matches as in PEFT: the last part of a module's path (``query``), or a longer tail (``output.dense``).
+    A name matches as in PEFT: the last part of a module's path (``query``), or a longer tail (``output.dense``) within
+    its layer, since all layers are adapted alike.
 
     Raises:
         ConfigError: for every name that matches no module, with those that exist.
@@ -276,7 +277,7 @@ def choose_sites(architecture: Architecture, target_modules: str | list[str]) ->
     chosen: set[Site] = set()
     problems = []
     for name in target_modules:
-        matches = [site for site in SITES if f".{architecture.layer_path(0)}.{family.sites[site]}".endswith(f".{name}")]
+        matches = [site for site in SITES if f".{family.sites[site]}".endswith(f".{name}")]
         chosen.update(matches)
         if not matches:
             known = ", ".join(sorted({family.module_name(site) for site in SITES}))

@@ -24,6 +24,23 @@ from loramill.files import write_atomic, write_json
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PREFIX = "base_model.model."
+OTHER_FORWARDS = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "layer_replication",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "target_parameters",
+    "trainable_token_indices",
+)
+"""Settings of PEFT under which the same tensors mean other logits than plain LoRA's."""
+INITS_THAT_KEEP_THE_BASE = (True, False, "gaussian", "eva", "orthogonal")
+"""The other values of ``init_lora_weights`` (PiSSA, OLoRA ...) change the base when PEFT loads the adapter."""
 
 
 def save_adapter(folder: Path, base: FrozenBase, adapter: Adapter, *, base_name: str) -> None:
@@ -124,8 +141,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 def _read_spec(folder: Path, base: FrozenBase, tensors: Mapping[str, Tensor]) -> AdapterSpec:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        if config["peft_type"] != "LORA" or config.get("use_dora"):
-            raise AdapterFormatError(f"{folder}: only plain LoRA adapters run on the engine.")
+        _refuse_other_kinds(folder, config)
         targets = config["target_modules"]
         return AdapterSpec(
             rank=int(config["r"]),
@@ -140,6 +156,18 @@ def _read_spec(folder: Path, base: FrozenBase, tensors: Mapping[str, Tensor]) ->
         raise AdapterFormatError(
             f"{folder / CONFIG_FILE} does not describe an adapter for this base: {error}"
         ) from error
+
+
+def _refuse_other_kinds(folder: Path, config: Mapping[str, object]) -> None:
+    other = [f"peft_type={config['peft_type']!r}"] if config["peft_type"] != "LORA" else []
+    other += [f"{key}={config[key]!r}" for key in OTHER_FORWARDS if config.get(key)]
+    if config.get("init_lora_weights", True) not in INITS_THAT_KEEP_THE_BASE:
+        other.append(f"init_lora_weights={config['init_lora_weights']!r}")
+    if other:
+        raise AdapterFormatError(
+            f"{folder}: only plain LoRA adapters run on the engine; this one has {', '.join(other)}.",
+            fix="Merge it into its base with PEFT's merge_and_unload, or train a plain one.",
+        )
 
 
 def _read_sites(architecture: Architecture, targets: str | list[str]) -> tuple[Site, ...]:
