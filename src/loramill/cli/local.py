@@ -24,10 +24,14 @@ def open_database(settings: Settings) -> Iterator[Database]:
         database.close()
 
 
-def local_actor() -> Actor:
-    """Whoever runs a command, for the audit log: the account on this machine. Who may write the database may do all."""
+def local_name() -> str:
+    """The account on this machine that runs a command, as histories name it."""
     try:
-        account = getpass.getuser()
+        return f"local:{getpass.getuser()}"
     except (KeyError, OSError):  # containers run under numbers that have no name
-        account = str(os.getuid())
-    return Actor(f"local:{account}", Role.ADMIN, "local")
+        return f"local:{os.getuid()}"
+
+
+def local_actor() -> Actor:
+    """Whoever runs a command, for the audit log. Who may write the database may do all."""
+    return Actor(local_name(), Role.ADMIN, "local")

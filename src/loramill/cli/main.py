@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {
     "train": ("loramill.cli.train", "Train an adapter from a config."),
+    "sweep": ("loramill.cli.sweep", "Train many trials on one base, side by side."),
     "plan": ("loramill.cli.plan", "Estimate memory, time and disk of a run before it starts."),
     "predict": ("loramill.cli.predict", "Classify texts with a trained experiment."),
     "data": ("loramill.cli.data", "Validate, analyse, clean and version data sets."),

@@ -6,8 +6,9 @@ file after the commit, so that ``reindex`` can rebuild the whole record from the
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,18 @@ class ReindexReport:
     added: tuple[str, ...]
     known: int
     unreadable: tuple[tuple[str, str], ...]
+
+
+@contextlib.contextmanager
+def changing(
+    database: Database, results_folder: Path, experiment_id: str
+) -> Iterator[tuple[ExperimentStore, ModelRegistry]]:
+    """Change what people say of an experiment in one transaction, and save ``record.json`` once it is committed."""
+    with database.transaction() as session:
+        registry = ModelRegistry(session)
+        yield ExperimentStore(session), registry
+    for touched in {experiment_id, *registry.touched}:
+        save_record(database, results_folder, touched)
 
 
 def save_record(database: Database, results_folder: Path, experiment_id: str) -> None:

@@ -39,11 +39,16 @@ class RegistryMove:
 
 
 class ModelRegistry:
-    """Stages and aliases of the models in one database session; it never commits."""
+    """Stages and aliases of the models in one database session; it never commits.
+
+    Attributes:
+        touched: ids of the experiments whose history it added to.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._store = ExperimentStore(session)
+        self.touched: set[str] = set()
 
     def search(
         self,
@@ -159,6 +164,7 @@ class ModelRegistry:
         reason: str,
         at: datetime | None = None,
     ) -> None:
+        self.touched.add(experiment.id)
         self._session.add(
             RegistryEvent(
                 experiment_number=experiment.number,
