@@ -29,10 +29,16 @@ def submit_training(
     Raises:
         DiskFullError, UnwritableError, StorageError: nothing was recorded.
     """
-    results = settings.home / config.training.output_dir
-    folder = ExperimentFolder.create(results, config.experiment_name, datetime.now().astimezone())
-    folder.write_config(dump_config(config))
+    folder = create_folder(config, settings)
     with database.transaction() as session:
         ExperimentStore(session).create(NewExperiment.from_config(folder.id, config, owner=owner))
     enqueue(folder.id)
+    return folder
+
+
+def create_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
+    """A new experiment folder that holds its config."""
+    results = settings.home / config.training.output_dir
+    folder = ExperimentFolder.create(results, config.experiment_name, datetime.now().astimezone())
+    folder.write_config(dump_config(config))
     return folder

@@ -31,7 +31,12 @@ class StepObserver(Protocol):
 
 @dataclass
 class TrialRun:
-    """A trial with what the loop needs to save and to judge it."""
+    """A trial with what the loop needs to save and to judge it.
+
+    Attributes:
+        micro_rows: rows of one forward pass; halved when memory runs out.
+        pause_at: step before which the loop stops taking this trial's steps.
+    """
 
     trial: Trial
     checkpoints: CheckpointManager
@@ -39,12 +44,19 @@ class TrialRun:
     label_names: Sequence[str]
     base_name: str
     micro_rows: int
+    pause_at: int | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes the next step; a sweep pauses trials to compare them."""
+        paused = self.pause_at is not None and self.trial.progress.step >= self.pause_at
+        return not (self.trial.finished or paused)
 
 
 def train_trials(
     bank: AdapterBank, runs: Sequence[TrialRun], *, should_stop: Callable[[], bool], observer: StepObserver
 ) -> StopReason | None:
-    """Train until every trial has finished, somebody asks to stop, or the time limit is reached.
+    """Train until every trial has finished or paused, somebody asks to stop, or the time limit is reached.
 
     Trials that stop keep a checkpoint of their last step.
 
@@ -54,10 +66,10 @@ def train_trials(
     Raises:
         NonFiniteLossError, OutOfMemoryError, StorageError: a verified checkpoint remains.
     """
-    while active := [run for run in runs if not run.trial.finished]:
+    while active := [run for run in runs if run.active]:
         if reason := _stop_reason(active, should_stop):
             for run in active:
-                _save(bank, run, metric=None)
+                save_checkpoint(bank, run, metric=None)
             return reason
         started = time.perf_counter()
         results = _take_step(bank, active)
@@ -111,7 +123,7 @@ def _learn(bank: AdapterBank, run: TrialRun, result: StepResult) -> None:
         run.trial.learn(result)
     except NonFiniteLossError:
         if run.checkpoints.last is None and run.trial.progress.step:
-            _save(bank, run, metric=None)
+            save_checkpoint(bank, run, metric=None)
         raise
 
 
@@ -123,7 +135,7 @@ def _finish_step(bank: AdapterBank, run: TrialRun) -> None:
         metric = run.trial.judge(measured.metrics)
     run.trial.progress.seconds += time.perf_counter() - started
     if metric is not None or run.trial.save_due() or _overdue(run):
-        _save(bank, run, metric=metric)
+        save_checkpoint(bank, run, metric=metric)
 
 
 def _overdue(run: TrialRun) -> bool:
@@ -131,7 +143,12 @@ def _overdue(run: TrialRun) -> bool:
     return run.trial.progress.seconds - (last.seconds if last else 0.0) > SAVE_INTERVAL_SECONDS
 
 
-def _save(bank: AdapterBank, run: TrialRun, *, metric: float | None) -> None:
+def save_checkpoint(bank: AdapterBank, run: TrialRun, *, metric: float | None) -> None:
+    """Save the state after the last step, unless that is done.
+
+    Args:
+        metric: value of the choosing metric, more is better; ``None`` when it was not evaluated.
+    """
     progress = run.trial.progress
     last = run.checkpoints.last
     if last is not None and last.step == progress.step:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,34 +33,55 @@ ROWS = 32
 """Rows whose logits are compared: enough to see a lost head, few enough to cost no time."""
 
 
+@dataclass(frozen=True)
+class SavedModel:
+    """A ``final_model/`` folder and the adapter that it was written from."""
+
+    folder: Path
+    adapter: Adapter
+
+
 def check_reload(
     folder: Path, base: FrozenBase, adapter: Adapter, texts: Sequence[str], pairs: Sequence[str] | None
 ) -> float:
-    """Reload ``final_model`` in a fresh process and compare its logits with those of the adapter in memory.
+    """``check_reloads`` for one model."""
+    return check_reloads([SavedModel(folder, adapter)], base, texts, pairs)[0]
+
+
+def check_reloads(
+    saved: Sequence[SavedModel], base: FrozenBase, texts: Sequence[str], pairs: Sequence[str] | None
+) -> list[float]:
+    """Reload saved models of one base in one fresh process and compare their logits with those of the adapters.
 
     Args:
         base: in float32.
 
     Returns:
-        The largest absolute difference.
+        The largest absolute difference of each.
 
     Raises:
-        ReloadMismatchError: it is above 1e-5, or the reload failed.
+        ReloadMismatchError: one is above 1e-5, or the reload failed.
     """
     texts, pairs = list(texts[:ROWS]), list(pairs[:ROWS]) if pairs is not None else None
-    expected = _logits(base, adapter, folder, texts, pairs)
-    request, answer = folder.parent / ".reload_request.json", folder.parent / ".reload_logits.safetensors"
-    try:
-        write_json(request, {"folder": str(folder), "texts": texts, "pairs": pairs, "device": str(base.device)})
+    expected = [_logits(base, model.adapter, model.folder, texts, pairs) for model in saved]
+    with tempfile.TemporaryDirectory(dir=saved[0].folder.parent, prefix=".reload-") as exchange:
+        request, answer = Path(exchange) / "request.json", Path(exchange) / "logits.safetensors"
+        folders = [str(model.folder.absolute()) for model in saved]
+        write_json(request, {"folders": folders, "texts": texts, "pairs": pairs, "device": str(base.device)})
         command = [sys.executable, "-m", "loramill.training.reload_gate", str(request), str(answer)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
         if finished.returncode != 0:
             last = finished.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise ReloadMismatchError(f"{folder} does not reload in a fresh process: {last[0]}")
-        difference = float((load_file(answer)["logits"] - expected).abs().max())
-    finally:
-        request.unlink(missing_ok=True)
-        answer.unlink(missing_ok=True)
+            raise ReloadMismatchError(f"The saved model does not reload in a fresh process: {last[0]}")
+        found = load_file(answer)
+    return [
+        _compare(model.folder, found[str(index)], logits)
+        for index, (model, logits) in enumerate(zip(saved, expected, strict=True))
+    ]
+
+
+def _compare(folder: Path, found: Tensor, expected: Tensor) -> float:
+    difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE:
         raise ReloadMismatchError(
             f"{folder} gives other logits after a reload: they differ by {difference:.2g}, allowed is 1e-5.",
@@ -68,12 +91,13 @@ def check_reload(
 
 
 def reload_logits(request: Path, answer: Path) -> None:
-    """What the fresh process does: read ``final_model`` from the disk alone and write its logits."""
+    """What the fresh process does: read each ``final_model`` from the disk alone and write its logits."""
     asked = json.loads(request.read_text(encoding="utf-8"))
-    folder = Path(asked["folder"])
-    files = locate_base_model(ModelLabels.read(folder).base_model)
+    folders = [Path(folder) for folder in asked["folders"]]
+    files = locate_base_model(ModelLabels.read(folders[0]).base_model)
     base = load_base(files.config, files.weights, dtype=torch.float32, device=torch.device(asked["device"]))
-    save_file({"logits": _logits(base, load_adapter(folder, base), folder, asked["texts"], asked["pairs"])}, answer)
+    logits = [_logits(base, load_adapter(folder, base), folder, asked["texts"], asked["pairs"]) for folder in folders]
+    save_file({str(index): tensor for index, tensor in enumerate(logits)}, answer)
 
 
 def _logits(

@@ -1,0 +1,182 @@
+"""A sweep as recorded work: one experiment for each trial, and a file that says what belongs together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from loramill.config.keys import set_key
+from loramill.config.load import parse_config
+from loramill.config.schema import ExperimentConfig
+from loramill.database import Database
+from loramill.errors import NotFoundError
+from loramill.experiments.folder import ExperimentFolder, is_plain_name
+from loramill.experiments.store import ExperimentStore, NewExperiment
+from loramill.files import write_json
+from loramill.jobs.record import EventSink, RunRecord
+from loramill.jobs.submit import create_folder
+from loramill.monitor.logs import open_run_log
+from loramill.settings import Settings
+from loramill.sweeps.halving import Halving
+from loramill.sweeps.space import Overrides
+
+if TYPE_CHECKING:
+    from loramill.sweeps.run import TrialOutcome
+
+STATUS = {"finished": "SUCCESS", "pruned": "PRUNED", "stopped": "REVOKED"}
+
+
+@dataclass
+class TrialEntry:
+    """One trial of a sweep, as ``sweep.json`` keeps it."""
+
+    experiment_id: str
+    overrides: Overrides
+    status: str = "PENDING"
+    score: float | None = None
+
+
+@dataclass
+class Sweep:
+    """``results/sweeps/<id>/sweep.json``."""
+
+    sweep_id: str
+    metric: str
+    halving: Halving | None = None
+    trials: list[TrialEntry] = field(default_factory=list)
+
+    @property
+    def best(self) -> TrialEntry | None:
+        """The finished trial with the best score; the earlier one of equals."""
+        scored = [trial for trial in self.trials if trial.status == "SUCCESS" and trial.score is not None]
+        return max(scored, key=lambda trial: trial.score or 0.0, default=None)
+
+    def save(self, settings: Settings) -> None:
+        folder = settings.results_folder / "sweeps" / self.sweep_id
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "sweep.json", {**asdict(self), "best": self.best.experiment_id if self.best else None})
+
+    @classmethod
+    def load(cls, settings: Settings, sweep_id: str) -> Sweep:
+        """
+        Raises:
+            NotFoundError: there is no such sweep.
+        """
+        file = settings.results_folder / "sweeps" / sweep_id / "sweep.json"
+        if not is_plain_name(sweep_id) or not file.is_file():
+            raise NotFoundError(f"No sweep {sweep_id!r}.", fix="See `loramill experiments list`.")
+        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        halving = Halving(**stored["halving"]) if stored["halving"] else None
+        trials = [TrialEntry(**trial) for trial in stored["trials"]]
+        return cls(stored["sweep_id"], stored["metric"], halving, trials)
+
+
+class SweepRunner:
+    """Submits and runs the trials of one sweep, a batch at a time."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        *,
+        settings: Settings,
+        database: Database,
+        on_event: EventSink,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.sweep = sweep
+        self._settings, self._database = settings, database
+        self._on_event, self._should_stop = on_event, should_stop
+
+    def submit(
+        self, config: ExperimentConfig, batch: Sequence[Overrides], owner: str | None = None
+    ) -> list[TrialEntry]:
+        """Record an experiment for each trial, all or none."""
+        entries: list[TrialEntry] = []
+        with self._database.transaction() as session:
+            for overrides in batch:
+                number = len(self.sweep.trials) + len(entries) + 1
+                own = trial_config(config, overrides, number)
+                folder = create_folder(own, self._settings)
+                new = NewExperiment.from_config(folder.id, own, owner=owner, sweep_id=self.sweep.sweep_id)
+                ExperimentStore(session).create(new)
+                entries.append(TrialEntry(folder.id, dict(overrides)))
+        self.sweep.trials += entries
+        self.sweep.save(self._settings)
+        return entries
+
+    def run(self, entries: Sequence[TrialEntry], *, resume: bool = False) -> None:
+        """Train these trials and record how each ended.
+
+        Raises:
+            LoramillError: the sweep cannot go on; every trial's row says so.
+        """
+        from loramill.sweeps.run import SweepTrial, run_sweep
+
+        with contextlib.ExitStack() as stack:
+            records = [self._open(entry, stack) for entry in entries]
+            trials = [SweepTrial(config, folder, record.emit) for config, folder, record in records]
+            for _, _, record in records:
+                record.started(resumed=resume)
+            try:
+                outcomes = run_sweep(
+                    trials,
+                    data_folder=self._settings.data_folder,
+                    should_stop=self._should_stop,
+                    halving=self.sweep.halving,
+                    resume=resume,
+                )
+            except Exception as error:
+                for _, _, record in records:
+                    record.failed(error)
+                raise
+            for entry, (_, _, record), outcome in zip(entries, records, outcomes, strict=True):
+                self._note(entry, record, outcome)
+        self.sweep.save(self._settings)
+
+    def _open(
+        self, entry: TrialEntry, stack: contextlib.ExitStack
+    ) -> tuple[ExperimentConfig, ExperimentFolder, RunRecord]:
+        from loramill.jobs.execute import recorded_config
+
+        folder = ExperimentFolder.open(self._settings.results_folder, entry.experiment_id)
+        config = recorded_config(folder)
+        log = stack.enter_context(open_run_log(folder.log_file, config.system.log_level))
+        return config, folder, RunRecord(self._database, folder, log, self._on_event)
+
+    def _note(self, entry: TrialEntry, record: RunRecord, outcome: TrialOutcome) -> None:
+        from loramill.training.evaluation import best_metric_value
+
+        entry.status = STATUS[outcome.status]
+        if outcome.status == "stopped":
+            record.stopped()
+            return
+        entry.score = best_metric_value(outcome.metrics["eval"], self.sweep.metric)
+        record.finished(outcome.metrics)
+
+
+def new_sweep(config: ExperimentConfig, *, halving: Halving | None) -> Sweep:
+    """A sweep without trials yet."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S_%f")
+    return Sweep(f"{config.experiment_name}_sweep_{stamp}", config.training.metric_for_best_model, halving)
+
+
+def trial_config(config: ExperimentConfig, overrides: Overrides, number: int) -> ExperimentConfig:
+    """The config of one trial.
+
+    Raises:
+        ConfigError: a value of the sweep is not allowed.
+    """
+    tree = config.model_dump(mode="json")
+    tree["experiment_name"] = f"{config.experiment_name}_t{number:02d}"
+    for key, value in overrides.items():
+        set_key(tree, key, value)
+    return parse_config(tree, source=f"trial {number}")
+
+
+def iter_unfinished(sweep: Sweep) -> Iterator[TrialEntry]:
+    """The trials that an interrupted sweep still owes."""
+    return (trial for trial in sweep.trials if trial.status not in ("SUCCESS", "PRUNED"))

@@ -1,0 +1,29 @@
+"""Successive halving (Jamieson & Talwalkar, arXiv:1502.07943): all trials start, and only the best go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Rungs at growing shares of the training.
+
+    Attributes:
+        keep: one trial in so many goes on after each rung.
+        rungs: how often trials are compared before the end.
+    """
+
+    keep: int = 3
+    rungs: int = 2
+
+    def shares(self) -> list[float]:
+        """Shares of the whole training at which trials are compared, ascending: keep 4, rungs 2: 1/16, 1/4."""
+        return [self.keep**-exponent for exponent in range(self.rungs, 0, -1)]
+
+    def survivors(self, scores: Sequence[float]) -> list[int]:
+        """Places of the trials that go on, best first; more is better, and the earlier trial wins a tie."""
+        order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+        return order[: max(1, math.ceil(len(scores) / self.keep))]

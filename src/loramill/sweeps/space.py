@@ -1,0 +1,143 @@
+"""What a sweep varies, and which trials come of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from loramill.config.keys import full_key, iter_keys, nearest_key
+from loramill.config.load import parse_value
+from loramill.errors import ConfigError, Problem
+
+Sampler = Literal["grid", "random", "tpe"]
+Overrides = dict[str, object]
+LOG_SCALE_RATIO = 10
+"""A range whose ends differ by this factor is searched on a logarithmic scale."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    key: str
+    values: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Any value between two ends, both included."""
+
+    key: str
+    low: float
+    high: float
+    whole: bool
+
+    @property
+    def logarithmic(self) -> bool:
+        return self.low > 0 and self.high / self.low >= LOG_SCALE_RATIO
+
+    def at(self, share: float) -> float | int:
+        """The value at a share of the way, 0 to 1."""
+        if self.logarithmic:
+            value = self.low * math.exp(math.log(self.high / self.low) * share)
+        else:
+            value = self.low + (self.high - self.low) * share
+        return round(value) if self.whole else value
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The keys that a sweep varies."""
+
+    dimensions: tuple[Choice | Range, ...]
+
+    @property
+    def combinations(self) -> int | None:
+        """How many trials there are in all; ``None`` when a range makes them endless."""
+        if not all(isinstance(dimension, Choice) for dimension in self.dimensions):
+            return None
+        return math.prod(len(dimension.values) for dimension in self.dimensions if isinstance(dimension, Choice))
+
+    def grid(self) -> list[Overrides]:
+        """Every combination, the last key varying fastest."""
+        keys = [dimension.key for dimension in self.dimensions]
+        values = [dimension.values for dimension in self.dimensions if isinstance(dimension, Choice)]
+        return [dict(zip(keys, combination, strict=True)) for combination in itertools.product(*values)]
+
+    def sample(self, trials: int, seed: int) -> list[Overrides]:
+        """Random trials; a finite space is drawn from without repetition."""
+        generator = random.Random(seed)  # noqa: S311 - a search, no secret
+        if self.combinations is not None:
+            return generator.sample(self.grid(), min(trials, self.combinations))
+        return [{dimension.key: _draw(dimension, generator) for dimension in self.dimensions} for _ in range(trials)]
+
+
+def parse_space(assignments: Sequence[str]) -> SearchSpace:
+    """``["lora.r=4,8,16", "training.learning_rate=1e-4..1e-2"]`` as a space.
+
+    Raises:
+        ConfigError: with every assignment that is unclear.
+    """
+    known = {key for key, _ in iter_keys()}
+    dimensions: list[Choice | Range] = []
+    problems = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        key = full_key(name.strip())
+        if not equals or not text.strip():
+            problems.append(Problem(assignment, None, "write it as key=value,value or key=low..high"))
+        elif key not in known:
+            problems.append(Problem(key, None, "unknown key", nearest_key(key)))
+        else:
+            try:
+                dimensions.append(_dimension(key, text.strip()))
+            except ValueError as error:
+                problems.append(Problem(key, text, str(error)))
+    if problems:
+        raise ConfigError(problems, source="--grid")
+    return SearchSpace(tuple(dimensions))
+
+
+def choose_trials(space: SearchSpace, sampler: Sampler | None, trials: int | None, seed: int) -> list[Overrides]:
+    """The trials of a grid or a random search.
+
+    Raises:
+        ConfigError: a range needs to know how many trials to draw.
+    """
+    total = space.combinations
+    if sampler == "grid" and total is None:
+        raise ConfigError([Problem("--sampler", "grid", "a grid needs lists of values; a range has no end of them")])
+    if total is None and trials is None:
+        raise ConfigError([Problem("--trials", None, "say how many trials to draw from a range, such as --trials 16")])
+    if total is not None and (trials is None or trials >= total) and sampler != "random":
+        return space.grid()
+    return space.sample(trials or total or 1, seed)
+
+
+def _dimension(key: str, text: str) -> Choice | Range:
+    low, dots, high = text.partition("..")
+    if dots:
+        first, last = _number(low), _number(high)
+        if not first < last:
+            raise ValueError("the first end of a range is the smaller one")
+        return Range(key, first, last, whole=isinstance(first, int) and isinstance(last, int))
+    values = parse_value(f"[{text}]")
+    items = values if isinstance(values, list) else [text]
+    return Choice(key, tuple(parse_value(item) if isinstance(item, str) else item for item in items))
+
+
+def _number(text: str) -> int | float:
+    value = parse_value(text)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("the ends of a range are numbers, such as 1e-4..1e-2")
+    return value
+
+
+def _draw(dimension: Choice | Range, generator: random.Random) -> object:
+    if isinstance(dimension, Choice):
+        return generator.choice(dimension.values)
+    return dimension.at(generator.random())
