@@ -19,8 +19,8 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 LOCK_INPUT := pyproject.toml requirements/common.in
 
 .DEFAULT_GOAL := help
-.PHONY: help setup samples quickstart run-local logs-local db-list doctor test test-v check lint format lock hooks \
-	setup-conda
+.PHONY: help setup samples quickstart run-local logs-local db-list doctor data-validate data-analyze data-versions \
+	test test-v check lint format lock hooks setup-conda
 
 help: ## List every target.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -67,7 +67,7 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-samples
 
 # Running
 
-quickstart: $(VENV)/.installed-samples ## Train on movie reviews in a minute or two, then classify a text with the result.
+quickstart: $(VENV)/.installed-samples ## Train on movie reviews in a minute or two, then classify a text.
 	@$(LORAMILL) train config/quickstart.yaml
 	@echo
 	@$(LORAMILL) predict latest "A warm, funny film with a cast that never puts a foot wrong."
@@ -85,6 +85,21 @@ db-list: $(VENV)/.installed-run ## List the experiments.
 
 doctor: $(VENV)/.installed-run ## Say what this machine can do, and what is missing.
 	@$(LORAMILL) doctor
+
+# Data: data=FILE (or any source) names a data set, otherwise that of config/default.yaml is taken.
+
+ON_DATA = $(if $(data),$(LORAMILL) data $(1) $(data),$(LORAMILL) data $(1) config/default.yaml || { \
+	echo "The data set of config/default.yaml cannot be read here; the sample reviews instead."; \
+	$(LORAMILL) data $(1) sample:movie_reviews; })
+
+data-validate: $(VENV)/.installed-run ## Check a data set by every rule; data=FILE names it.
+	@$(call ON_DATA,validate)
+
+data-analyze: $(VENV)/.installed-run ## Describe a data set: labels, lengths, languages; data=FILE names it.
+	@$(call ON_DATA,analyze)
+
+data-versions: $(VENV)/.installed-run ## List the stored versions of data sets.
+	@$(LORAMILL) data list
 
 # Developing
 

@@ -25,7 +25,7 @@ def test_help_lists_every_command_with_a_line() -> None:
     done = loramill("--help")
     assert done.returncode == 0
     assert not done.stderr
-    assert re.findall(r"^│ ([a-z]+)  +[A-Z]", done.stdout, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^  ([a-z]+)  +[A-Z]", done.stdout, re.MULTILINE) == list(COMMANDS)
 
 
 def test_help_imports_nothing_heavy() -> None:
