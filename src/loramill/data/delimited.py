@@ -54,11 +54,11 @@ def read_delimited(path: Path, limits: ReadLimits) -> FileRows:
     header = _header(path, facts, dialect, limits)
     table, bad = _parse(path, facts, dialect, header, limits)
     unclosed: list[_BadRow] = []
-    if dialect.quoted and any("\n" in row.text for row in bad):
+    if dialect.quoted and any(row.has_unclosed_quote for row in bad):
         plain = Dialect(dialect.separator, quoted=False)
         again, bad_again = _parse(path, facts, plain, header, limits)
         if len(bad_again) <= len(bad) and again.num_rows > table.num_rows:
-            unclosed = [row for row in bad if "\n" in row.text]
+            unclosed = [row for row in bad if row.has_unclosed_quote]
             dialect, table, bad = plain, again, bad_again
     _refuse_mostly_bad(path, table, bad)
     names, name_findings = clean_names(header.names)
@@ -99,6 +99,10 @@ class _BadRow:
     number: int
     columns: int
     text: str
+
+    @property
+    def has_unclosed_quote(self) -> bool:
+        return "\n" in self.text or self.text.count('"') % 2 == 1
 
 
 def _consistency(head: str, separator: str, quoted: bool) -> float:
@@ -216,7 +220,7 @@ def _source_row(row: _BadRow, header_in_file: bool) -> int:
 
 
 def _bad_row(row: _BadRow, header: _Header) -> Finding:
-    if "\n" in row.text:
+    if row.has_unclosed_quote:
         return _unclosed_quote(row, header, "error")
     fix = f"Give it {len(header.names)} columns (it has {row.columns}); quote values that hold the separator."
     at = _source_row(row, header.in_file)
