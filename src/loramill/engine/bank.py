@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,7 +135,8 @@ class DropoutStream:
     """
 
     def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        self._generator = torch.Generator(device).manual_seed((seed << 24) + step)
+        mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)  # the CPU's generator reads 32 bits
+        self._generator = torch.Generator(device).manual_seed(int(mixed[0]))
 
     def mask(self, like: Tensor, probability: float) -> Tensor:
         """0 with the probability, else ``1 / (1 - probability)``; shape and type of ``like``."""
