@@ -43,6 +43,13 @@ class TokenRows:
         """Tokens of every row, ``[rows]``."""
         return np.diff(self.starts)
 
+    def take(self, chosen: IntArray) -> TokenRows:
+        """Some of the rows, in the order given."""
+        lengths = self.lengths[chosen]
+        where = _ranges(self.starts[:-1][chosen], lengths)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        return TokenRows(self.token_ids[where], self.type_ids[where], starts)
+
     def sorted_by_length(self, chosen: IntArray) -> IntArray:
         """The same rows, shortest first."""
         order: IntArray = chosen[np.argsort(self.lengths[chosen], kind="stable")]
