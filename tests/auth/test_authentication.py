@@ -71,7 +71,13 @@ def test_unknown_wrong_and_disabled_look_the_same(auth: Authentication, add_user
         errors.append(str(caught.value))
         assert caught.value.audited
     assert len(set(errors)) == 1
-    assert [target for _, _, target, _ in results(auth)] == ["unknown user", "u1", "u2", "unknown user", "unknown user"]
+    assert [(who, target) for who, _, target, _ in results(auth)] == [
+        (None, "unknown user"),
+        (None, "u1"),
+        (None, "u2"),
+        (None, "unknown user"),
+        (None, "unknown user"),
+    ]
 
 
 def test_using_a_refresh_token_again_ends_the_sign_in_and_is_recorded(auth: Authentication, add_user: AddUser) -> None:
@@ -145,6 +151,17 @@ def test_the_owner_at_the_flooded_address_gets_in_later(auth: Authentication, ad
     with pytest.raises(RateLimitedError) as caught:
         auth.sign_in("ada", PASSWORD, address=HOME)
     threading.Event().wait(caught.value.retry_after + 0.1)
+    auth.sign_in("ada", PASSWORD, address=HOME)
+
+
+def test_one_address_may_not_guess_through_all_accounts(auth: Authentication, add_user: AddUser) -> None:
+    auth.limits = RateLimits(wrong_password="3/15minute")
+    for name in ("ada", "bob", "eve"):
+        add_user(name)
+        with pytest.raises(LoginFailedError):
+            auth.sign_in(name, "a guess", address=AWAY)
+    with pytest.raises(RateLimitedError):
+        auth.sign_in("ada", PASSWORD, address=AWAY)
     auth.sign_in("ada", PASSWORD, address=HOME)
 
 
