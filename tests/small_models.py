@@ -93,9 +93,10 @@ def small_base(folder: Path, dtype: torch.dtype = torch.float32) -> FrozenBase:
 def random_adapter(base: FrozenBase, **changes: object) -> Adapter:
     """An adapter with every value drawn: with B = 0 an update would be invisible."""
     spec = AdapterSpec(rank=4, alpha=8, sites=("query", "value"), dropout=0.0, labels=3, seed=1)
-    adapter = Adapter(base, AdapterSpec(**{**vars(spec), **changes}), dtype=base.embeddings.norm.weight.dtype)
-    with torch.no_grad():
-        adapter.values.normal_(0, 0.2, generator=torch.Generator().manual_seed(7))
+    dtype = torch.promote_types(base.dtype, torch.float32)
+    adapter = Adapter(base, AdapterSpec(**{**vars(spec), **changes}), dtype=dtype)
+    drawn = torch.empty(adapter.values.shape).normal_(0, 0.2, generator=torch.Generator().manual_seed(7))
+    adapter.values.copy_(drawn)
     return adapter
 
 

@@ -1,4 +1,4 @@
-"""Dropout: the right share is dropped, the expectation stays, and a step's masks depend on the seed and the step only."""
+"""Dropout: the right share is dropped, the expectation stays, and masks depend on the seed and the step only."""
 
 from __future__ import annotations
 

@@ -93,7 +93,29 @@ def load_base(
         if path not in shared:
             shared[path] = _load_layer(checkpoint, path)
         layers.append(shared[path])
-    return FrozenBase(architecture, _load_embeddings(checkpoint), tuple(layers), _load_head(checkpoint))
+    base = FrozenBase(architecture, _load_embeddings(checkpoint), tuple(layers), _load_head(checkpoint))
+    _check_shapes(base)
+    return base
+
+
+def _check_shapes(base: FrozenBase) -> None:
+    """Weights of another size than the config says would fail far from the cause, or not at all."""
+    architecture, hidden = base.architecture, base.architecture.hidden_size
+    positions = architecture.max_positions + architecture.position_offset
+    sizes = [("position embeddings", base.embeddings.position, (positions, base.embeddings.word.shape[1]))]
+    for layer in base.layers:
+        sizes += [
+            ("query, key and value", layer.qkv.weight, (3 * hidden, hidden)),
+            ("attention output", layer.attention_output.weight, architecture.site_shape("attention_output")),
+            ("feed-forward", layer.up.weight, architecture.site_shape("up")),
+            ("feed-forward output", layer.down.weight, architecture.site_shape("down")),
+        ]
+    for what, tensor, shape in sizes:
+        if tensor.shape != shape:
+            raise ModelError(
+                f"The base model's {what} have the shape {list(tensor.shape)}; its config.json says {list(shape)}.",
+                fix="Use the config.json and the weights of the same model.",
+            )
 
 
 def _load_embeddings(checkpoint: _Checkpoint) -> EmbeddingWeights:
