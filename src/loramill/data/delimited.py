@@ -186,6 +186,7 @@ def _parse(
                     block_size=ROW_BLOCK,
                     use_threads=False,
                     column_names=columns,
+                    skip_rows=_leading_blank_lines(facts.head),
                     skip_rows_after_names=int(header.in_file),
                 ),
                 parse_options=arrow_csv.ParseOptions(
@@ -205,6 +206,12 @@ def _parse(
         raise UnreadableDataError(
             f"{path.name} cannot be read as a table: {reason}.", fix="Look for a quote that is opened and never closed."
         ) from None
+
+
+def _leading_blank_lines(head: str) -> int:
+    """Arrow would count the first of them as the header."""
+    start = re.match(r"(\r\n|\r|\n)*", head)
+    return len(re.findall(r"\r\n|\r|\n", start[0])) if start else 0
 
 
 def _row_ids(rows: int, bad: Sequence[_BadRow], header_in_file: bool) -> np.ndarray[Any, np.dtype[np.int64]]:

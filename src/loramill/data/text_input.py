@@ -83,8 +83,7 @@ class BoundedFile:
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         self._path = path
         self._limits = limits
-        self._packed_bytes = max(1, path.stat().st_size)
-        self._file = _open(path)
+        self._file, self._packed = _open(path)
         self._read_bytes = 0
 
     def __enter__(self) -> BoundedFile:
@@ -107,6 +106,7 @@ class BoundedFile:
 
     def close(self) -> None:
         self._file.close()
+        self._packed.close()
 
     def _check(self) -> None:
         if self._read_bytes > self._limits.max_bytes:
@@ -114,7 +114,7 @@ class BoundedFile:
                 f"{self._path.name} has more than {self._limits.max_bytes / 2**30:.1f} GiB of rows.",
                 fix="Split it into several files, or sample it first.",
             )
-        if self._read_bytes > 2**26 and self._read_bytes > self._limits.max_ratio * self._packed_bytes:
+        if self._read_bytes > 2**26 and self._read_bytes > self._limits.max_ratio * self._packed.tell():
             raise DataTooLargeError(
                 f"{self._path.name} expands to more than {self._limits.max_ratio} times its size.",
                 fix="Decompress it yourself and look at it: this is what a decompression bomb looks like.",
@@ -244,15 +244,19 @@ class _Utf8Counter:
         return self.invalid <= self.valid
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> tuple[IO[bytes], IO[bytes]]:
+    """(decompressed bytes, the file as it is on disk): the same for a file that is not compressed."""
     compression = COMPRESSIONS.get(path.suffix.lower())
     if compression == "gzip":
-        return cast(IO[bytes], gzip.open(path, "rb"))
+        packed = path.open("rb")
+        return cast(IO[bytes], gzip.GzipFile(fileobj=packed)), packed
     if compression == "zstd":
         import pyarrow as pa
 
-        return pa.input_stream(str(path), compression="zstd")  # type: ignore[no-any-return]
-    return path.open("rb")
+        file = pa.OSFile(str(path))
+        return pa.CompressedInputStream(file, "zstd"), file
+    plain = path.open("rb")
+    return plain, plain
 
 
 def _blocks(file: BoundedFile) -> Iterator[bytes]:
@@ -265,7 +269,7 @@ def _encoding_of_head(path: Path, head: bytes) -> str | None:
     for mark, encoding in BOMS:
         if head.startswith(mark):
             return encoding
-    data = np.frombuffer(head[: len(head) // 2 * 2], dtype=np.uint8)
+    data = np.frombuffer(head.ljust(2)[: max(1, len(head) // 2) * 2], dtype=np.uint8)
     zeros = data == 0
     if zeros[1::2].mean() > 0.3 > zeros[::2].mean():
         return "utf-16-le"
