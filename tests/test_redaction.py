@@ -24,6 +24,7 @@ def test_other_names_are_not(name: str) -> None:
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
         ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1MSJ9.c2ln was refused", "token *** was refused"),
         ("hub said no to hf_abcdefghijklmnopqrst", "hub said no to ***"),
+        ("refresh=lmr_0123456789abcdef_x-Y", "refresh=***"),
         ("https://example.org/a@b is a plain address", "https://example.org/a@b is a plain address"),
         ("mail ann@example.org", "mail ann@example.org"),
     ],

@@ -14,7 +14,8 @@ SECRET_TEXT = re.compile(
     r"(?<=://)[^/@\s]+(?=@)"  # user:password@ in a URL
     r"|(?<=bearer )[\w.~+/=-]+"
     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"  # a JSON web token
-    r"|\bhf_\w{16,}",
+    r"|\bhf_\w{16,}"
+    r"|\blmr_[\w-]{16,}",  # a refresh token of ours
     re.IGNORECASE,
 )
 
@@ -25,7 +26,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """The text without passwords in URLs, bearer tokens, JSON web tokens and hub tokens."""
+    """The text without passwords in URLs, bearer tokens, JSON web tokens, refresh tokens and hub tokens."""
     return SECRET_TEXT.sub(HIDDEN, text)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from loramill.auth.keys import audit_key
 from loramill.auth.models import AuditRow
 from loramill.database import Database
 from loramill.errors import ConfigError, LoramillError, Problem
+from loramill.redaction import one_line, redact
 from loramill.settings import Settings
 
 DONE = "ok"
@@ -30,7 +30,6 @@ MAX_UNIX_SECONDS = 1e11
 APPEND_LOCK = 7_264_532
 """Any number, the same in every loramill: PostgreSQL's advisory lock around an append."""
 
-TOKEN_SHAPES = re.compile(r"eyJ[\w-]+\.[\w.-]+|lmr_[\w-]+")
 COLUMNS = tuple(getattr(AuditRow, name) for name in AuditEntry.__dataclass_fields__)
 
 log = logging.getLogger(__name__)
@@ -202,8 +201,5 @@ def _check_query(limit: int, **times: float | None) -> None:
 
 
 def _clean(value: str, limit: int) -> str:
-    """Fit for a log: no tokens, no control characters or lone surrogates, bounded."""
-    hidden = TOKEN_SHAPES.sub("[token]", value)
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in hidden)[
-        :limit
-    ]
+    """Fit for a log: no tokens, nothing that starts a line or drives a terminal, bounded."""
+    return one_line(redact(value))[:limit]
