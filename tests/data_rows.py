@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,13 @@ def clean_texts(number: int, seed: int = 1) -> list[str]:
     """Distinct sentences of made-up words, of which no two are alike."""
     random = np.random.RandomState(seed)
     syllables = ["ba", "do", "fe", "gu", "ki", "lo", "ma", "ne", "pi", "ro", "su", "ta", "ve", "wi", "zo"]
-    words = ["".join(random.choice(syllables, random.randint(2, 4))) for _ in range(3000)]
-    return [" ".join(random.choice(words, random.randint(8, 16))).capitalize() + "." for _ in range(number)]
+    words = ["".join(parts) for parts in itertools.product(syllables, repeat=3)]
+    sentences = random.randint(0, len(words), (number, 16)).tolist()
+    lengths = random.randint(8, 17, number).tolist()
+    return [
+        " ".join(words[word] for word in sentence[:length]).capitalize() + "."
+        for sentence, length in zip(sentences, lengths, strict=True)
+    ]
 
 
 def write_rows(path: Path, rows: Sequence[object]) -> Path:

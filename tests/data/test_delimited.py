@@ -71,7 +71,8 @@ def test_a_stray_quote_far_down_is_reported_and_its_rows_are_saved(tmp_path: Pat
 def test_rows_with_other_columns_are_left_out_under_their_numbers(tmp_path: Path) -> None:
     lines = [f"text number {number},{number % 2}" for number in range(20)]
     lines[3], lines[9] = "no label here", "too,many,values"
-    file = read(tmp_path / "rows.csv", "text,label\n" + "\n".join(lines) + "\n")
+    lines[7] += "\n"
+    file = read(tmp_path / "rows.csv", "\n\ntext,label\n" + "\n".join(lines) + "\n")
     assert [finding.row for finding in file.findings] == [3, 9]
     assert file.row_ids.tolist() == [number for number in range(20) if number not in (3, 9)]
 

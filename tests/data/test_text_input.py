@@ -100,17 +100,19 @@ def test_broken_compression_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 BOMB_READER = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from loramill.data.text_input import ReadLimits, scan_text
 from loramill.errors import DataTooLargeError
 try:
     scan_text(Path(sys.argv[1]), ReadLimits())
 except DataTooLargeError as error:
-    print(error.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())
+    print(error.code, int(peak[1]) // 1024)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory of a process is read from /proc")
 def test_a_bomb_of_ten_gigabytes_is_refused_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.csv.gz"
     block = gzip.compress(b"a good movie,1\n" * 70_000, compresslevel=9)
@@ -120,7 +122,7 @@ def test_a_bomb_of_ten_gigabytes_is_refused_in_little_memory(tmp_path: Path) -> 
     result = subprocess.run([sys.executable, "-c", BOMB_READER, str(path)], capture_output=True, text=True, check=True)
     code, megabytes = result.stdout.split()
     assert code == "data_too_large"
-    assert int(megabytes) < 300
+    assert int(megabytes) < 200
 
 
 def test_the_limit_of_all_bytes_holds_without_compression(tmp_path: Path) -> None:

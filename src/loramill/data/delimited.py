@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loramill.data.findings import Finding, Severity, excerpt
 from loramill.data.tables import FileRows, clean_names
@@ -64,7 +65,7 @@ def read_delimited(path: Path, limits: ReadLimits) -> FileRows:
     names, name_findings = clean_names(header.names)
     findings = [*name_findings, *_file_findings(facts), *(_unclosed_quote(row, header, "warning") for row in unclosed)]
     findings += [_bad_row(row, header) for row in bad]
-    row_ids = _row_ids(table.num_rows, bad, header.in_file)
+    row_ids = _row_ids(table.num_rows, [header.source_row(row) for row in bad])
     note = f"{path.name}: {facts.encoding}, {dialect.describe()}{'' if header.in_file else ', no header'}."
     return FileRows(table.rename_columns(names), row_ids, tuple(findings), (note,))
 
@@ -88,13 +89,19 @@ def find_dialect(head: str, prefer: str | None = None) -> Dialect:
 
 @dataclass(frozen=True)
 class _Header:
+    """Column names, and how many lines stand before the first row of data as Arrow counts them."""
+
     names: tuple[str, ...]
     in_file: bool
+    blank_lines: int
+
+    def source_row(self, row: _BadRow) -> int:
+        return row.number - 1 - self.blank_lines - int(self.in_file)
 
 
 @dataclass(frozen=True)
 class _BadRow:
-    """A row with the wrong number of columns; ``number`` counts rows from 1, the header included."""
+    """A row with the wrong number of columns; ``number`` is Arrow's, from 1, the header included."""
 
     number: int
     columns: int
@@ -139,9 +146,10 @@ def _header(path: Path, facts: TextFacts, dialect: Dialect, limits: ReadLimits) 
             raise UnreadableDataError(
                 f"The first line of {path.name} is no header: {error}.", fix="Look at its quotes and separators."
             ) from None
+    blank_lines = _leading_blank_lines(facts.head)
     if _is_header(head):
-        return _Header(tuple(head[0]), in_file=True)
-    return _Header(tuple(f"column_{number}" for number in range(1, len(head[0]) + 1)), in_file=False)
+        return _Header(tuple(head[0]), True, blank_lines)
+    return _Header(tuple(f"column_{number}" for number in range(1, len(head[0]) + 1)), False, blank_lines)
 
 
 def _is_header(head: Sequence[Sequence[str]]) -> bool:
@@ -186,7 +194,7 @@ def _parse(
                     block_size=ROW_BLOCK,
                     use_threads=False,
                     column_names=columns,
-                    skip_rows=_leading_blank_lines(facts.head),
+                    skip_rows=header.blank_lines,
                     skip_rows_after_names=int(header.in_file),
                 ),
                 parse_options=arrow_csv.ParseOptions(
@@ -214,30 +222,23 @@ def _leading_blank_lines(head: str) -> int:
     return len(re.findall(r"\r\n|\r|\n", start[0])) if start else 0
 
 
-def _row_ids(rows: int, bad: Sequence[_BadRow], header_in_file: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _row_ids(rows: int, left_out: Sequence[int]) -> NDArray[np.int64]:
     """0-based row of the source for every row that was kept."""
-    if not bad:
-        return np.arange(rows, dtype=np.int64)
-    left_out = np.asarray([_source_row(row, header_in_file) for row in bad])
-    return np.setdiff1d(np.arange(rows + len(bad), dtype=np.int64), left_out)[:rows]
-
-
-def _source_row(row: _BadRow, header_in_file: bool) -> int:
-    return row.number - 1 - int(header_in_file)
+    return np.setdiff1d(np.arange(rows + len(left_out), dtype=np.int64), left_out)[:rows]
 
 
 def _bad_row(row: _BadRow, header: _Header) -> Finding:
     if row.has_unclosed_quote:
         return _unclosed_quote(row, header, "error")
     fix = f"Give it {len(header.names)} columns (it has {row.columns}); quote values that hold the separator."
-    at = _source_row(row, header.in_file)
+    at = header.source_row(row)
     return Finding("row_wrong_columns", "error", at, None, excerpt(row.text), fix)
 
 
 def _unclosed_quote(row: _BadRow, header: _Header, severity: Severity) -> Finding:
     """An error where the quote swallowed the rows behind it; a warning where reading without quotes saved them."""
     fix = "Close or double the quote at the start of this row."
-    at = _source_row(row, header.in_file)
+    at = header.source_row(row)
     return Finding("quote_unclosed", severity, at, None, excerpt(row.text), fix)
 
 
