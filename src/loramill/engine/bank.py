@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loramill.engine.adapted_linear import LowRankUpdate
+from loramill.engine.adapted_linear import LowRankUpdate, adapted_linear
 from loramill.engine.base import FrozenBase, Linear
 from loramill.engine.batching import Segment
 from loramill.engine.families import Activation, Architecture, Site
@@ -194,8 +194,21 @@ class AdapterBank:
             )
         return found
 
+    def linear(
+        self,
+        layer: int,
+        group: Group,
+        sites: tuple[Site, ...],
+        weights: Linear,
+        x: Tensor,
+        rows: Sequence[tuple[int, int, int]],
+        dropout: Mapping[int, DropoutStream],
+    ) -> Tensor:
+        """See ``forward.Bank``."""
+        return adapted_linear(x, weights, self.updates(layer, group, sites, rows, x, dropout))
+
     def head(self, adapter: int) -> list[HeadWeights]:
-        """Every head layer of an adapter in order, the frozen ones included."""
+        """See ``forward.Bank``."""
         trained = self.adapters[adapter].head
         return [
             HeadWeights(trained.get(layer.path) or self.base.head[layer.path], layer.activation)

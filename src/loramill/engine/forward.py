@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loramill.engine.adapted_linear import adapted_linear
 from loramill.engine.attention import pooled_attention, self_attention
-from loramill.engine.bank import AdapterBank, DropoutStream, Group, text_rows, token_rows
+from loramill.engine.bank import DropoutStream, Group, HeadWeights, text_rows, token_rows
 from loramill.engine.base import FrozenBase, LayerWeights, Linear
 from loramill.engine.batching import Batch
 from loramill.engine.families import Activation, Site
@@ -18,7 +18,34 @@ from loramill.engine.families import Activation, Site
 NO_DROPOUT: Mapping[int, DropoutStream] = {}
 
 
-def classify(bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> list[Tensor]:
+class Bank(Protocol):
+    """What the forward pass asks of the adapters beside a base."""
+
+    base: FrozenBase
+
+    def linear(
+        self,
+        layer: int,
+        group: Group,
+        sites: tuple[Site, ...],
+        weights: Linear,
+        x: Tensor,
+        rows: Sequence[tuple[int, int, int]],
+        dropout: Mapping[int, DropoutStream],
+    ) -> Tensor:
+        """``x`` ``[rows, in]`` through a frozen layer with the updates of its rows' adapters, ``[rows, out]``.
+
+        Args:
+            sites: which outputs stand side by side in ``weights``.
+            rows: (adapter, first, last) rows of ``x``, half-open, in order and without gaps.
+            dropout: adapter -> its masks, while training.
+        """
+
+    def head(self, adapter: int) -> list[HeadWeights]:
+        """Every head layer of an adapter in order, the frozen ones included."""
+
+
+def classify(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> list[Tensor]:
     """Logits of every segment of the batch, each ``[rows, labels]`` in float32 (float64 for a float64 base).
 
     Args:
@@ -35,7 +62,7 @@ def classify(bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStrea
     return logits
 
 
-def encode(bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:
+def encode(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:
     """The last layer's state of each row's first token, ``[rows, hidden]``."""
     forward = _EncoderPass(bank, batch, dropout)
     x = embed(bank.base, batch)
@@ -59,7 +86,7 @@ def embed(base: FrozenBase, batch: Batch) -> Tensor:
 class _EncoderPass:
     """One pass of a batch through the layers."""
 
-    def __init__(self, bank: AdapterBank, batch: Batch, dropout: Mapping[int, DropoutStream]) -> None:
+    def __init__(self, bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream]) -> None:
         self.bank, self.batch, self.dropout = bank, batch, dropout
         self.architecture = bank.base.architecture
         self.tokens, self.texts = token_rows(batch.segments), text_rows(batch.segments)
@@ -102,7 +129,7 @@ class _EncoderPass:
         x: Tensor,
         rows: list[tuple[int, int, int]],
     ) -> Tensor:
-        return adapted_linear(x, weights, self.bank.updates(layer, group, sites, rows, x, self.dropout))
+        return self.bank.linear(layer, group, sites, weights, x, rows, self.dropout)
 
 
 def _norm(x: Tensor, weights: Linear, eps: float) -> Tensor:
