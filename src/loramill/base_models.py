@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,14 @@ from blake3 import blake3
 from loramill.errors import ModelError, ModelNotFoundError
 
 PACKAGE_PREFIX = "package:"
+VOCABULARY_FILES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+"""What an older checkpoint without a ``tokenizer.json`` has instead; one of them."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
     "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
+    *VOCABULARY_FILES,
 )
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
@@ -74,8 +74,8 @@ def locate_base_model(name: str) -> BaseModelFiles:
     """
     if name.startswith(PACKAGE_PREFIX):
         folder = _package_folder(name.removeprefix(PACKAGE_PREFIX))
-    elif Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser().absolute()
+    elif (path := _local_path(name)).is_dir():
+        folder = path.absolute()
     elif name.startswith((".", "/", "~")):
         raise ModelNotFoundError(f"There is no folder '{name}' with a base model.", fix="Check model.name.")
     else:
@@ -84,12 +84,22 @@ def locate_base_model(name: str) -> BaseModelFiles:
 
 
 def _is_local(name: str) -> bool:
-    return name.startswith(PACKAGE_PREFIX) or Path(name).expanduser().is_dir()
+    return name.startswith(PACKAGE_PREFIX) or _local_path(name).is_dir()
+
+
+def _local_path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~somebody without a home
+        return Path(name)
 
 
 def _package_folder(package: str) -> Path:
     """The first folder with a ``config.json`` and weights inside an installed package; nothing of it is run."""
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # __main__ has none
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelNotFoundError(
             f"The Python package '{package}' is not installed.",
@@ -105,11 +115,14 @@ def _package_folder(package: str) -> Path:
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     try:
         cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+        if isinstance(cached, str) and _is_whole(Path(cached).parent):
             return Path(cached).parent
+        if not sys.stderr.isatty():
+            disable_progress_bars()
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except HFValidationError as error:
         raise ModelNotFoundError(f"'{name}' is neither a folder nor a hub id.", fix="Check model.name.") from error
@@ -121,9 +134,31 @@ def _hub_folder(name: str) -> Path:
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"HTTP {status}" if status else type(error).__name__
+def _is_whole(folder: Path) -> bool:
+    """Whether the cache has weights and tokenizer: other programs leave models there without some of their files."""
+    tokenizers = ("tokenizer.json", *VOCABULARY_FILES)
+    whole = all((folder / name).is_file() for name in _weight_files(folder))
+    return whole and any((folder / name).is_file() for name in tokenizers)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Names of the weight files that should be there: ``model.safetensors``, or every shard that the index names."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return ["model.safetensors"]
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} cannot be read: {error!r}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The HTTP status that an error or one of its causes carries, else the name of the first cause."""
+    while True:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status or error.__cause__ is None:
+            return f"HTTP {status}" if status else type(error).__name__
+        error = error.__cause__
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -139,13 +174,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _find_weights(folder: Path) -> tuple[Path, ...]:
-    """``model.safetensors``, or every shard of it; pickled weights are never read."""
-    single = folder / "model.safetensors"
-    files = (single,) if single.is_file() else tuple(sorted(folder.glob("model-*.safetensors")))
-    if files:
-        return files
-    pickled = any(folder.glob("*.bin"))
-    raise ModelError(
-        f"{folder} has no model.safetensors." + (" It has pickled weights, which are never read." if pickled else ""),
-        fix="Save the model with save_pretrained(..., safe_serialization=True).",
-    )
+    """Every file of weights; pickled ones are never read."""
+    files = [folder / name for name in _weight_files(folder)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        pickled = " It has pickled weights, which are never read." if any(folder.glob("*.bin")) else ""
+        raise ModelError(
+            f"{folder} has no {', '.join(missing)}.{pickled}",
+            fix="Save the model with save_pretrained(folder), which writes safetensors.",
+        )
+    return tuple(files)

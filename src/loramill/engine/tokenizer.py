@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from loramill.base_models import VOCABULARY_FILES
 from loramill.engine.batching import IntArray, TokenRows
 from loramill.errors import ModelError
 
 CHUNK_ROWS = 8192
-VOCABULARY_FILES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-"""What an older checkpoint without a ``tokenizer.json`` has instead."""
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
