@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,11 @@ from torch import Tensor
 
 from loramill.engine.bank import AdapterBank, DropoutStream
 from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens, build_batch
-from loramill.engine.forward import NO_DROPOUT, classify
+from loramill.engine.forward import classify
 from loramill.engine.losses import ProblemType, row_losses
+
+PACKED_TOKENS = 16_384
+"""Tokens of a training pass that micro-batches of several adapters share, where the device wants large passes."""
 
 PREDICTION_TOKENS = 4096
 """Tokens of one forward pass without gradients: large enough for the GEMM roof, small enough for a laptop."""
@@ -60,34 +63,92 @@ class StepResult:
     tokens: int
     padded_tokens: int
 
+    def plus(self, other: StepResult) -> StepResult:
+        return StepResult(
+            self.loss + other.loss,
+            self.rows + other.rows,
+            self.tokens + other.tokens,
+            self.padded_tokens + other.padded_tokens,
+        )
 
-def accumulate_gradients(bank: AdapterBank, work: Sequence[AdapterBatch]) -> list[StepResult]:
+
+@dataclass(frozen=True)
+class _Piece:
+    """A micro-batch of one adapter: ``work`` is the place of its batch in the step."""
+
+    work: int
+    item: AdapterBatch
+    chosen: IntArray
+
+    @property
+    def tokens(self) -> int:
+        return int(self.item.source.rows.lengths[self.chosen].sum())
+
+
+def accumulate_gradients(
+    bank: AdapterBank, work: Sequence[AdapterBatch], *, packed_tokens: int | None = None
+) -> list[StepResult]:
     """Add the gradient of each adapter's mean loss to its ``grads``.
 
     The micro-batches of one adapter are summed, weighted by rows: however they are cut, the gradient is that of the
     whole batch.
+
+    Args:
+        packed_tokens: micro-batches share a forward pass up to so many tokens. By default the CPU takes one at a time,
+            as one fills it already and stays in its caches; other devices pack.
     """
+    budget = packed_tokens if packed_tokens is not None else (0 if bank.base.device.type == "cpu" else PACKED_TOKENS)
     totals = [StepResult(0.0, 0, 0, 0) for _ in work]
-    for index, item in enumerate(work):
-        chosen = item.source.rows.sorted_by_length(item.chosen)
-        for first in range(0, len(item.chosen), item.micro_rows):
-            totals[index] = _backward(bank, item, chosen[first : first + item.micro_rows], totals[index])
+    for pieces in _passes(_cut(work), budget):
+        for piece, result in zip(pieces, _backward(bank, pieces), strict=True):
+            totals[piece.work] = totals[piece.work].plus(result)
     return totals
 
 
-def _backward(bank: AdapterBank, item: AdapterBatch, chosen: IntArray, total: StepResult) -> StepResult:
-    batch = build_batch([(item.adapter, item.source.rows, chosen)], device=bank.base.device)
-    dropout: Mapping[int, DropoutStream] = {item.adapter: item.dropout} if item.dropout else NO_DROPOUT
-    (logits,) = classify(bank, batch, dropout)
-    labels = item.source.labels[torch.from_numpy(chosen)].to(logits.device)
-    loss = row_losses(logits, labels, item.source.problem_type).sum() / len(item.chosen)
-    loss.backward()
-    return StepResult(
-        loss=total.loss + float(loss.detach()),
-        rows=total.rows + batch.rows,
-        tokens=total.tokens + batch.tokens,
-        padded_tokens=total.padded_tokens + batch.padded_tokens,
-    )
+def _cut(work: Sequence[AdapterBatch]) -> list[_Piece]:
+    """Micro-batches in rounds: the first of every adapter, then the second, and so on."""
+    rounds = []
+    for place, item in enumerate(work):
+        chosen = item.source.rows.sorted_by_length(item.chosen)
+        for number, first in enumerate(range(0, len(chosen), item.micro_rows)):
+            rounds.append((number, _Piece(place, item, chosen[first : first + item.micro_rows])))
+    return [piece for _, piece in sorted(rounds, key=lambda numbered: numbered[0])]
+
+
+def _passes(pieces: Sequence[_Piece], budget: int) -> Iterator[list[_Piece]]:
+    """Neighbouring pieces up to a budget of tokens, at least one at a time.
+
+    No pass holds two of the same adapter: its dropout masks are then drawn in the same order as alone.
+    """
+    current: list[_Piece] = []
+    for piece in pieces:
+        full = sum(other.tokens for other in current) + piece.tokens > budget
+        if current and (full or any(other.work == piece.work for other in current)):
+            yield current
+            current = []
+        current.append(piece)
+    if current:
+        yield current
+
+
+def _backward(bank: AdapterBank, pieces: Sequence[_Piece]) -> list[StepResult]:
+    parts = [(piece.item.adapter, piece.item.source.rows, piece.chosen) for piece in pieces]
+    batch = build_batch(parts, device=bank.base.device)
+    dropout = {piece.item.adapter: piece.item.dropout for piece in pieces if piece.item.dropout}
+    losses = [_loss(logits, piece) for logits, piece in zip(classify(bank, batch, dropout), pieces, strict=True)]
+    torch.stack(losses).sum().backward()
+    padding = batch.padded_tokens / batch.tokens
+    return [
+        StepResult(float(loss.detach()), len(piece.chosen), piece.tokens, round(piece.tokens * padding))
+        for loss, piece in zip(losses, pieces, strict=True)
+    ]
+
+
+def _loss(logits: Tensor, piece: _Piece) -> Tensor:
+    """The piece's share of its batch's mean loss."""
+    source = piece.item.source
+    labels = source.labels[torch.from_numpy(piece.chosen)].to(logits.device)
+    return row_losses(logits, labels, source.problem_type).sum() / len(piece.item.chosen)
 
 
 @torch.inference_mode()

@@ -54,11 +54,19 @@ class TrialRun:
 
 
 def train_trials(
-    bank: AdapterBank, runs: Sequence[TrialRun], *, should_stop: Callable[[], bool], observer: StepObserver
+    bank: AdapterBank,
+    runs: Sequence[TrialRun],
+    *,
+    should_stop: Callable[[], bool],
+    observer: StepObserver,
+    packed_tokens: int | None = None,
 ) -> StopReason | None:
     """Train until every trial has finished or paused, somebody asks to stop, or the time limit is reached.
 
     Trials that stop keep a checkpoint of their last step.
+
+    Args:
+        packed_tokens: see ``accumulate_gradients``.
 
     Returns:
         Why it stopped before the end; ``None`` when all trials finished.
@@ -72,7 +80,7 @@ def train_trials(
                 save_checkpoint(bank, run, metric=None)
             return reason
         started = time.perf_counter()
-        results = _take_step(bank, active)
+        results = _take_step(bank, active, packed_tokens)
         seconds = time.perf_counter() - started
         for run, result in zip(active, results, strict=True):
             observer.record_step(
@@ -94,14 +102,15 @@ def _stop_reason(active: Sequence[TrialRun], should_stop: Callable[[], bool]) ->
     return "time_limit" if any(limit is not None and spent >= limit for limit, spent in limits) else None
 
 
-def _take_step(bank: AdapterBank, active: Sequence[TrialRun]) -> list[StepResult]:
+def _take_step(bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int | None) -> list[StepResult]:
     """Gradients of one step of every trial; out of memory, the micro-batches are halved and the step repeated.
 
     The batch that the optimizer sees stays the same, since micro-batches are summed.
     """
     for tries in range(MEMORY_TRIES + 1):
         try:
-            return accumulate_gradients(bank, [run.trial.next_batch(run.micro_rows) for run in active])
+            batches = [run.trial.next_batch(run.micro_rows) for run in active]
+            return accumulate_gradients(bank, batches, packed_tokens=packed_tokens)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
