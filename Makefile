@@ -38,7 +38,7 @@ setup-conda: ## Make a conda environment in the place of .venv (finds CUDA, MPS 
 
 $(VENV)/.installed-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "loramill needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1 || echo missing)."; \
+		echo "loramill needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1)"; \
 		echo "Name another one, for example: make setup PYTHON=python3.12"; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
