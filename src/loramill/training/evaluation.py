@@ -99,4 +99,4 @@ def _metrics(chances: Tensor, data: LabelledTokens, label_names: Sequence[str]) 
 
 def as_labels(labels: np.ndarray[Any, Any]) -> Tensor:
     """Label array of the data layer as the tensor that the losses take."""
-    return torch.from_numpy(np.ascontiguousarray(labels))
+    return torch.tensor(labels)
