@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from loramill.errors import ConfigError, Problem
+from loramill.errors import ConfigError, OutOfMemoryError, Problem
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,24 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+@contextlib.contextmanager
+def named_memory_errors(doing: str) -> Iterator[None]:
+    """Turn what torch or Python says when memory runs out into an error with a name and a way out.
+
+    Raises:
+        OutOfMemoryError: memory ran out while ``doing``.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"Out of memory while {doing}.",
+            fix="Use a smaller base model, fewer rows or a machine with more memory; `loramill plan` estimates the need.",
+        ) from error
 
 
 def _find(name: str) -> tuple[torch.device, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.losses import probabilities, row_losses
-from loramill.engine.step import LabelledTokens, predict_logits
-from loramill.errors import ConfigError, Problem
-from loramill.training.metrics import classification_metrics, multi_label_metrics, regression_metrics
+from loramill.engine.losses import ProblemType, probabilities, row_losses
+from loramill.engine.step import PREDICTION_TOKENS, LabelledTokens, predict_logits
+from loramill.errors import ConfigError, NonFiniteLossError, Problem
+from loramill.files import named_storage_errors
+from loramill.training.device import is_out_of_memory, named_memory_errors
+from loramill.training.metrics import MEASURED, classification_metrics, multi_label_metrics, regression_metrics
 
 LOWER_IS_BETTER = {"loss", "log_loss", "ece", "hamming_loss", "mse", "mae"}
+MEMORY_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,35 @@ class Evaluation:
 
 
 def evaluate(bank: AdapterBank, adapter: int, data: LabelledTokens, label_names: Sequence[str]) -> Evaluation:
-    """Measure one adapter of the bank on all rows of ``data``."""
-    logits = predict_logits(bank, adapter, data.rows).float()
+    """Measure one adapter of the bank on all rows of ``data``.
+
+    Raises:
+        NonFiniteLossError: the adapter gives NaN or infinity for a row.
+        OutOfMemoryError: even small batches do not fit.
+    """
+    logits = _predict(bank, adapter, data).float()
     chances = probabilities(logits, data.problem_type)
     losses = row_losses(logits, data.labels, data.problem_type)
+    if not torch.isfinite(losses).all():
+        raise NonFiniteLossError(
+            f"The evaluation loss is not finite for {int((~torch.isfinite(losses)).sum())} of {len(data)} rows.",
+            fix="Lower training.learning_rate, set training.bf16=false, or look at the data and the base model; "
+            "the last checkpoint is kept.",
+        )
     metrics = {"loss": float(losses.mean()), **_metrics(chances, data, label_names), "samples": len(data)}
     return Evaluation(logits, chances, losses, metrics)
+
+
+def _predict(bank: AdapterBank, adapter: int, data: LabelledTokens) -> Tensor:
+    """Logits of all rows; out of memory, the batches are halved."""
+    for tries in range(MEMORY_TRIES):
+        try:
+            return predict_logits(bank, adapter, data.rows, token_budget=PREDICTION_TOKENS >> tries)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    with named_memory_errors("evaluating"):
+        return predict_logits(bank, adapter, data.rows, token_budget=PREDICTION_TOKENS >> MEMORY_TRIES)
 
 
 def best_metric_value(metrics: dict[str, Any], name: str) -> float:
@@ -59,9 +86,25 @@ def best_metric_value(metrics: dict[str, Any], name: str) -> float:
     return -value if plain in LOWER_IS_BETTER else float(value)
 
 
-def default_best_metric(name: str, problem_type: str) -> str:
-    """Regression has no accuracy: the default metric becomes the loss there."""
-    return "loss" if problem_type == "regression" and name == "accuracy" else name
+def measured_value(score: float, name: str) -> float:
+    """The metric behind a ``best_metric_value``."""
+    return -score if name.removeprefix("eval_") in LOWER_IS_BETTER else score
+
+
+def choosing_metric(name: str, problem_type: ProblemType) -> str:
+    """The metric that ``training.metric_for_best_model`` means; regression has no accuracy, and takes the loss for it.
+
+    Raises:
+        ConfigError: no evaluation of this kind of problem has it. Better now than after an epoch.
+    """
+    if problem_type == "regression" and name == "accuracy":
+        return "loss"
+    measured = MEASURED[problem_type]
+    if name.removeprefix("eval_") not in measured:
+        near = difflib.get_close_matches(name, measured, n=1)
+        message = f"an evaluation of {problem_type.replace('_', ' ')} measures {', '.join(measured)}"
+        raise ConfigError([Problem("training.metric_for_best_model", name, message, near[0] if near else None)])
+    return name
 
 
 def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, row_ids: np.ndarray[Any, Any]) -> None:
@@ -85,7 +128,8 @@ def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, 
         "probabilities": pa.array(list(chances), type=pa.list_(pa.float32())),
         "loss": evaluation.losses.numpy(),
     }
-    pq.write_table(pa.table(columns), path)
+    with named_storage_errors(path):
+        pq.write_table(pa.table(columns), path)
 
 
 def _metrics(chances: Tensor, data: LabelledTokens, label_names: Sequence[str]) -> dict[str, Any]:

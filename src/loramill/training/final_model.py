@@ -15,7 +15,7 @@ from loramill.engine.base import FrozenBase
 from loramill.engine.losses import ProblemType
 from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import save_adapter
-from loramill.files import publish_folder, write_atomic
+from loramill.files import named_storage_errors, publish_folder, write_atomic
 
 
 def save_final_model(
@@ -29,13 +29,18 @@ def save_final_model(
     problem_type: ProblemType,
     metrics: dict[str, Any],
 ) -> None:
-    """Write ``final_model/`` whole or not at all."""
+    """Write ``final_model/`` whole or not at all.
+
+    Raises:
+        DiskFullError, UnwritableError, StorageError: a final model from before is untouched.
+    """
     staged = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
+    with named_storage_errors(folder):
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        for file in files.tokenizer_files:
+            shutil.copyfile(file, staged / file.name)
     save_adapter(staged, base, adapter, base_name=files.reference)
-    for file in files.tokenizer_files:
-        shutil.copyfile(file, staged / file.name)
     ModelLabels(
         label_names=tuple(label_names),
         problem_type=problem_type,

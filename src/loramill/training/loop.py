@@ -36,6 +36,7 @@ class TrialRun:
     Attributes:
         micro_rows: rows of one forward pass; halved when memory runs out.
         pause_at: step before which the loop stops taking this trial's steps.
+        earlier_seconds: training time of the processes that it was resumed from; the time limit is for each alone.
     """
 
     trial: Trial
@@ -45,6 +46,7 @@ class TrialRun:
     base_name: str
     micro_rows: int
     pause_at: int | None = None
+    earlier_seconds: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -98,8 +100,12 @@ def train_trials(
 def _stop_reason(active: Sequence[TrialRun], should_stop: Callable[[], bool]) -> StopReason | None:
     if should_stop():
         return "stopped"
-    limits = [(run.trial.config.training.max_seconds, run.trial.progress.seconds) for run in active]
-    return "time_limit" if any(limit is not None and spent >= limit for limit, spent in limits) else None
+    return "time_limit" if any(_out_of_time(run) for run in active) else None
+
+
+def _out_of_time(run: TrialRun) -> bool:
+    limit = run.trial.config.training.max_seconds
+    return limit is not None and run.trial.progress.seconds - run.earlier_seconds >= limit
 
 
 def _take_step(bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int | None) -> list[StepResult]:

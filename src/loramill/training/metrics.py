@@ -15,6 +15,16 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 CALIBRATION_BINS = 15
+MEASURED = {
+    "single_label_classification": (
+        *("loss", "accuracy", "f1_macro", "precision_macro", "recall_macro", "auc", "log_loss", "ece"),
+    ),
+    "multi_label_classification": (
+        *("loss", "accuracy", "hamming_loss", "f1_micro", "f1_macro", "precision_macro", "recall_macro"),
+    ),
+    "regression": ("loss", "mse", "mae", "pearson", "spearman"),
+}
+"""Kind of problem -> names of the numbers that an evaluation has, and that can choose the best checkpoint."""
 
 
 def classification_metrics(probabilities: Floats, labels: Integers, label_names: Sequence[str]) -> dict[str, Any]:

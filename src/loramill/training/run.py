@@ -59,6 +59,8 @@ def run_training(
     """
     context = stages.set_up(config, folder, on_event)
     data = stages.load_data(context, data_folder, strict=strict)
+    if resume:
+        stages.require_same_data(folder, data.prepared)
     stages.record_data(folder, config, data.prepared)
     base = stages.load_frozen_base(context, context.compute.dtype)
     run = stages.add_adapter(context, base, data)

@@ -18,11 +18,11 @@ from loramill.engine.base import FrozenBase, load_base
 from loramill.engine.families import choose_sites, read_architecture
 from loramill.engine.step import LabelledTokens
 from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
-from loramill.errors import DataRefusedError
+from loramill.errors import DataRefusedError, ResumeError
 from loramill.experiments.environment import describe_environment
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training.checkpoint_manager import CheckpointManager
-from loramill.training.device import ComputeDevice, choose_device
+from loramill.training.device import ComputeDevice, choose_device, named_memory_errors
 from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
 from loramill.training.final_model import save_final_model
 from loramill.training.loop import TrialRun
@@ -112,8 +112,27 @@ def record_data(folder: ExperimentFolder, config: ExperimentConfig, prepared: Pr
     )
 
 
+def require_same_data(folder: ExperimentFolder, prepared: PreparedData) -> None:
+    """A resumed run is the same run only on the same rows.
+
+    Raises:
+        ResumeError: ``data.json`` names other versions than the data set has now.
+    """
+    before = folder.read_data()
+    changed = [
+        role for role in ("train", "eval") if before.get(role, prepared.versions[role]) != prepared.versions[role]
+    ]
+    if changed:
+        raise ResumeError(
+            f"The {' and '.join(changed)} rows are no longer those that {folder.id} started with.",
+            fix=f"Restore the data set, or start anew on the stored rows: "
+            f"data.dataset_name=version:{before.get('train')}+{before.get('eval')}.",
+        )
+
+
 def load_frozen_base(context: RunContext, dtype: torch.dtype) -> FrozenBase:
-    return load_base(context.files.config, context.files.weights, dtype=dtype, device=context.compute.device)
+    with named_memory_errors("loading the base model"):
+        return load_base(context.files.config, context.files.weights, dtype=dtype, device=context.compute.device)
 
 
 def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: int = 0) -> TrialRun:
@@ -151,6 +170,7 @@ def restore(run: TrialRun, base: FrozenBase) -> None:
     last = run.checkpoints.recover()
     if last:
         load_state(run.checkpoints.path(last), base, run.trial)
+        run.earlier_seconds = run.trial.progress.seconds
     message = f"Resumed from {last.name}." if last else "No checkpoint to resume from: starting at step 0."
     run.trial.emit({"type": "note", "message": message})
 

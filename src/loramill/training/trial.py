@@ -19,7 +19,7 @@ from loramill.engine.optim import AdamW, learning_rate
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
 from loramill.errors import NonFiniteLossError
 from loramill.monitor.resources import ResourceSample
-from loramill.training.evaluation import best_metric_value, default_best_metric
+from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
 
 EventSink = Callable[[dict[str, Any]], None]
 
@@ -91,7 +91,7 @@ class Trial:
         self.optimizer = AdamW(
             adapter, weight_decay=config.training.weight_decay, max_grad_norm=config.training.max_grad_norm
         )
-        self.best_metric = default_best_metric(config.training.metric_for_best_model, train.problem_type)
+        self.best_metric = choosing_metric(config.training.metric_for_best_model, train.problem_type)
         self._order: tuple[int, IntArray] | None = None
 
     @property
@@ -166,7 +166,7 @@ class Trial:
         best = f"checkpoint-{progress.best_step}" if progress.best_step is not None else None
         return {
             "best_global_step": progress.best_step,
-            "best_metric": None if progress.best is None else abs(progress.best),
+            "best_metric": None if progress.best is None else measured_value(progress.best, self.best_metric),
             "best_model_checkpoint": best,
             "epoch": self.epoch,
             "eval_steps": training.eval_steps or training.logging_steps,
