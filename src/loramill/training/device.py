@@ -91,7 +91,7 @@ def named_memory_errors(doing: str) -> Iterator[None]:
             raise
         raise OutOfMemoryError(
             f"Out of memory while {doing}.",
-            fix="Use a smaller base model, fewer rows or a machine with more memory; `loramill plan` estimates the need.",
+            fix="Use a smaller base model, fewer rows or a machine with more memory; `loramill plan` estimates it.",
         ) from error
 
 
