@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import inspect, text
 
 from loramill.database import Database
 from postgres_server import PostgresServer, running_postgres
 
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no defect
+settings.load_profile("no deadline")
 DATABASE_NUMBERS = itertools.count(1)
 
 
