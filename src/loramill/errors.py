@@ -9,6 +9,7 @@
     │   ├── LoginFailedError
     │   └── TokenInvalidError
     ├── RateLimitedError         too many requests; carries the seconds to wait
+    │   └── OverloadedError      the machine cannot keep up
     ├── QuotaExceededError       the user has used up what one user may use
     ├── DataError                a data set cannot be used as it is
     │   ├── DatasetNotFoundError
@@ -28,6 +29,14 @@
     │   ├── ReloadMismatchError
     │   ├── ResumeError
     │   └── WorkerLostError
+    ├── PredictionError          a text cannot be classified
+    │   ├── EmptyTextError
+    │   ├── TextTooLongError
+    │   ├── TooManyTextsError
+    │   └── NonFiniteAnswerError
+    ├── RequestInvalidError      the body of a request is not what it should be; carries every problem at once
+    ├── RequestTooLargeError     it has more bytes than allowed
+    ├── UnavailableError         the service starts or stops
     └── StorageError             the disk refused
         ├── DiskFullError
         ├── UnwritableError
@@ -130,6 +139,10 @@ class RateLimitedError(LoramillError):
         self.retry_after = retry_after
 
 
+class OverloadedError(RateLimitedError):
+    code = "overloaded"
+
+
 class QuotaExceededError(LoramillError):
     """A user asked for more than the quota allows. ``problems`` lists every limit that is reached."""
 
@@ -210,6 +223,44 @@ class ResumeError(TrainingError):
 
 class WorkerLostError(TrainingError):
     code = "worker_lost"
+
+
+class PredictionError(LoramillError):
+    code = "prediction_failed"
+
+
+class EmptyTextError(PredictionError):
+    code = "text_empty"
+
+
+class TextTooLongError(PredictionError):
+    code = "text_too_long"
+
+
+class TooManyTextsError(PredictionError):
+    code = "too_many_texts"
+
+
+class NonFiniteAnswerError(PredictionError):
+    code = "answer_not_finite"
+
+
+class RequestInvalidError(LoramillError):
+    """The body of a request is wrong. ``problems`` lists every field that is."""
+
+    code = "request_invalid"
+
+    def __init__(self, problems: list[Problem], *, fix: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in problems), fix=fix)
+
+
+class RequestTooLargeError(LoramillError):
+    code = "request_too_large"
+
+
+class UnavailableError(LoramillError):
+    code = "unavailable"
 
 
 class StorageError(LoramillError):
