@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loramill.engine.model_labels import ModelLabels
+from loramill.errors import NonFiniteAnswerError
 
 Logits = NDArray[np.float32]
 
@@ -28,17 +30,27 @@ class Answer:
 
 
 def read_answer(logits: Logits, labels: ModelLabels) -> Answer:
-    """The answer that the logits of one text, ``[labels]``, stand for."""
+    """The answer that the logits of one text, ``[labels]``, stand for.
+
+    Plain floats: for the few labels that models have, they are ten times as fast as arrays.
+
+    Raises:
+        NonFiniteAnswerError: a logit is NaN or infinite.
+    """
+    values: list[float] = logits.tolist()
+    if not all(map(math.isfinite, values)):
+        raise NonFiniteAnswerError(
+            "The model gave no finite answer for this text.", fix="Serve it in float32: --precision float32."
+        )
     if labels.problem_type == "regression":
-        return Answer(float(logits[0]), None, None)
-    values = logits.astype(np.float64)
+        return Answer(values[0], None, None)
     if labels.problem_type == "multi_label_classification":
-        chances = 1 / (1 + np.exp(-values))
-        chosen = [int(index) for index in np.flatnonzero(chances > 0.5)]
-        return Answer(chosen, [float(chances[index]) for index in chosen], [label_name(labels, i) for i in chosen])
-    chances = np.exp(values - values.max())
-    best = int(chances.argmax())
-    return Answer(best, float(chances[best] / chances.sum()), label_name(labels, best))
+        chosen = [index for index, value in enumerate(values) if value > 0]
+        chances = [1 / (1 + math.exp(-values[index])) for index in chosen]
+        return Answer(chosen, chances, [label_name(labels, index) for index in chosen])
+    highest = max(values)
+    best = values.index(highest)
+    return Answer(best, 1 / math.fsum(math.exp(value - highest) for value in values), label_name(labels, best))
 
 
 def label_name(labels: ModelLabels, index: int) -> str:

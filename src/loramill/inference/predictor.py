@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
-from loramill.engine.bank import AdapterBank
-from loramill.engine.step import predict_logits
+from loramill.engine.batching import TokenRows, batches_of_tokens
 from loramill.experiments.folder import ExperimentFolder
 from loramill.inference.answers import Answer, Logits, read_answer
 from loramill.inference.languages import language_warning, text_language
+from loramill.inference.runner import NO_LOGITS, BaseRunner, tokenised_texts
 from loramill.inference.saved_model import SavedModel
 from loramill.inference.served_model import LoadedBase, ServedModel
+
+BATCH_TOKENS = 4096
+"""Tokens of one forward pass, when nobody else waits."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Predictor:
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
-        self._bank = AdapterBank(model.base.frozen, [model.adapter])
+        self._runner = BaseRunner(model.base)
 
     @classmethod
     def open(
@@ -80,9 +83,17 @@ class Predictor:
         start = time.perf_counter()
         model = self.model
         rows = model.base.tokenize(texts, pairs, max_length=model.saved.labels.max_length)
-        logits = predict_logits(self._bank, 0, rows).numpy()
+        logits = self._logits(rows)
         latency_ms = (time.perf_counter() - start) * 1000
         return [
             Prediction(read_answer(row, model.saved.labels), row, latency_ms, model, text)
             for text, row in zip(texts, logits, strict=True)
         ]
+
+    def _logits(self, rows: TokenRows) -> list[Logits]:
+        texts = tokenised_texts(self.model, rows)
+        found: list[Logits] = [NO_LOGITS] * len(texts)
+        for chosen in batches_of_tokens(rows.lengths, BATCH_TOKENS):
+            for index, logits in zip(chosen, self._runner.run([texts[index] for index in chosen]), strict=True):
+                found[index] = logits
+        return found

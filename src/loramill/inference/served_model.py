@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 
 import torch
 from tokenizers import Tokenizer
 
 from loramill.base_models import BaseModelFiles, locate_base_model
-from loramill.engine.bank import Adapter
 from loramill.engine.base import FrozenBase, load_base
 from loramill.engine.batching import TokenRows
 from loramill.engine.peft_format import load_adapter
+from loramill.engine.serving_bank import PackedAdapter, pack_adapter
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import AdapterFormatError
 from loramill.inference.languages import model_language
 from loramill.inference.saved_model import SavedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedBase:
     """A frozen base with its tokenizer; every adapter trained on it can be served from it.
 
@@ -35,6 +36,7 @@ class LoadedBase:
     language: str
     content_hash: str
     files: BaseModelFiles
+    _tokenizing: Lock = field(default_factory=Lock)
 
     @classmethod
     def load(cls, name: str, *, device: torch.device, dtype: torch.dtype) -> LoadedBase:
@@ -54,17 +56,22 @@ class LoadedBase:
         )
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int) -> TokenRows:
+        """Texts, or pairs of texts, as tokens; cut to ``max_length``, or to what the base can take.
+
+        One thread at a time: the tokenizer keeps the limit as a state of its own.
+        """
         limit = min(max_length, self.frozen.architecture.max_positions)
-        return tokenize(self.tokenizer, texts, pairs, max_length=limit)
+        with self._tokenizing:
+            return tokenize(self.tokenizer, texts, pairs, max_length=limit)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedModel:
     """One version of a model, ready to answer. It never changes: another version is another object."""
 
     saved: SavedModel
     base: LoadedBase
-    adapter: Adapter
+    adapter: PackedAdapter
 
     @classmethod
     def load(cls, saved: SavedModel, base: LoadedBase) -> ServedModel:
@@ -78,7 +85,7 @@ class ServedModel:
         names = len(saved.labels.label_names) or 1
         if adapter.spec.labels != names:
             raise AdapterFormatError(f"{saved.folder}: {adapter.spec.labels} logits, but {names} label names.")
-        return cls(saved, base, adapter)
+        return cls(saved, base, pack_adapter(base.frozen, adapter))
 
 
 def _check_base(saved: SavedModel, base: LoadedBase) -> None:

@@ -1,0 +1,88 @@
+"""One forward pass for texts of many models on one base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from loramill.engine.batching import IntArray, TokenRows, build_batch
+from loramill.engine.forward import classify
+from loramill.engine.serving_bank import ServingBank, merge_adapter
+from loramill.inference.answers import Logits
+from loramill.inference.served_model import LoadedBase, ServedModel
+
+MERGE_AFTER = 64
+"""Batches in a row that were for one model alone, after which it gets merged weights."""
+
+NO_LOGITS: Logits = np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class TokenisedText:
+    """A text as its model's base reads it; both arrays int64 ``[tokens]``."""
+
+    model: ServedModel
+    token_ids: IntArray
+    type_ids: IntArray
+
+
+def tokenised_texts(model: ServedModel, rows: TokenRows) -> list[TokenisedText]:
+    """The rows of one model, each as views of the flat arrays."""
+    spans = zip(rows.starts[:-1], rows.starts[1:], strict=True)
+    return [TokenisedText(model, rows.token_ids[first:last], rows.type_ids[first:last]) for first, last in spans]
+
+
+class BaseRunner:
+    """Runs batches on one base. Several threads may call it.
+
+    A model that has the base for itself is merged into a copy of the weights that it changes: its batches then cost
+    what the bare base costs. As soon as a batch has another model in it, the bank serves them both.
+
+    Args:
+        merge_after: see ``MERGE_AFTER``.
+    """
+
+    def __init__(self, base: LoadedBase, *, merge_after: int = MERGE_AFTER) -> None:
+        self.base = base
+        self._merge_after = merge_after
+        self._merged: tuple[ServedModel, ServingBank] | None = None
+        self._alone: tuple[ServedModel | None, int] = (None, 0)
+
+    @torch.inference_mode()
+    def run(self, texts: Sequence[TokenisedText]) -> list[Logits]:
+        """The logits of every text, ``[labels]`` each."""
+        rows = TokenRows(
+            token_ids=np.concatenate([text.token_ids for text in texts]),
+            type_ids=np.concatenate([text.type_ids for text in texts]),
+            starts=np.cumsum([0, *(len(text.token_ids) for text in texts)]),
+        )
+        of_model: dict[ServedModel, list[int]] = {}
+        for index, text in enumerate(texts):
+            of_model.setdefault(text.model, []).append(index)
+        chosen = [rows.sorted_by_length(np.asarray(indices)) for indices in of_model.values()]
+        parts = [(position, rows, part) for position, part in enumerate(chosen)]
+        batch = build_batch(parts, device=self.base.frozen.device)
+        found: list[Logits] = [NO_LOGITS] * len(texts)
+        for part, logits in zip(chosen, classify(self._bank(list(of_model)), batch), strict=True):
+            for index, values in zip(part, logits.cpu().numpy(), strict=True):
+                found[index] = values
+        return found
+
+    def _bank(self, models: list[ServedModel]) -> ServingBank:
+        if len(models) > 1:
+            self._alone = (None, 0)
+        else:
+            self._count(models[0])
+            if self._merged and self._merged[0] is models[0]:
+                return self._merged[1]
+        return ServingBank(self.base.frozen, [model.adapter for model in models])
+
+    def _count(self, model: ServedModel) -> None:
+        before, count = self._alone
+        count = count + 1 if model is before else 1
+        self._alone = (model, count)
+        if count == self._merge_after:
+            self._merged = (model, merge_adapter(self.base.frozen, model.adapter))
