@@ -58,7 +58,7 @@ def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None
         inner = canonical_labels(flat.flatten(), names)
         offsets = flat.offsets.cast(pa.int32())
         offsets = pa.array(offsets.to_numpy() - offsets[0].as_py(), pa.int32())
-        return pa.ListArray.from_arrays(offsets, inner)
+        return pa.ListArray.from_arrays(offsets, inner, mask=flat.is_null())
     if pa.types.is_floating(flat.type):
         flat = pc.if_else(pc.is_finite(flat), flat, pa.scalar(None, flat.type))
     coded = flat.cast(pa.string()).dictionary_encode()

@@ -80,11 +80,11 @@ def _groups(
 def _shares(sizes: NDArray[np.int64], count: int) -> list[int]:
     """Rows for each class: proportional by largest remainder, at least one each when ``count`` allows."""
     exact = sizes * (count / sizes.sum())
-    shares = np.floor(exact).astype(int)
-    if count >= len(sizes):
-        shares = np.maximum(shares, 1)
+    least = 1 if count >= len(sizes) else 0
+    shares = np.maximum(np.floor(exact).astype(int), least)
     while shares.sum() > count:
-        shares[np.argmax(shares - exact)] -= 1
+        excess = np.where(shares > least, shares - exact, -np.inf)
+        shares[np.argmax(excess)] -= 1
     order = np.argsort(-(exact - shares), kind="stable")
     for index in order[: count - shares.sum()]:
         shares[index] += 1

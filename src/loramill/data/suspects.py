@@ -22,20 +22,22 @@ class Suspects:
 
     Attributes:
         rows: row numbers ``[rows]``, in order of suspicion.
-        margins: probability of the given label minus that of the best other one, of these rows ``[rows]``; from -1
-            (surely wrong) to 1.
-        suggested: the best other label of these rows ``[rows]``.
-        is_issue: rows that confident learning calls mislabelled, of these rows ``[rows]``.
+        scores: probability of the given label less that class's threshold, of these rows ``[rows]``; low is suspicious.
+        suggested: the likeliest other label of these rows ``[rows]``.
+        is_issue: rows that the confident joint counts as mislabelled, of these rows ``[rows]``.
     """
 
     rows: NDArray[np.int64]
-    margins: NDArray[np.float64]
+    scores: NDArray[np.float64]
     suggested: NDArray[np.int64]
     is_issue: NDArray[np.bool_]
 
 
 def rank_suspects(probabilities: Probabilities, labels: Labels) -> Suspects:
-    """Rank rows by normalised margin, those off the diagonal of the confident joint first.
+    """Rank rows by self-confidence, measured from what is usual for their class.
+
+    A class that the model seldom believes in would fill the ranking with its correct rows; its threshold takes that
+    out. Where the model leans to a class, this finds more than the plain loss.
 
     Args:
         probabilities: out of fold, ``[rows, classes]``, each row summing to 1.
@@ -44,16 +46,15 @@ def rank_suspects(probabilities: Probabilities, labels: Labels) -> Suspects:
     Raises:
         ValueError: shapes or values do not fit together.
     """
-    scores = np.asarray(probabilities, dtype=np.float64)
-    _check(scores, labels)
-    given = scores[np.arange(len(labels)), labels]
-    others = scores.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    suggested = others.argmax(axis=1)
-    margins = given - others.max(axis=1)
-    is_issue = _off_diagonal(scores, labels)
-    order = np.lexsort((np.arange(len(labels)), margins, ~is_issue))
-    return Suspects(order, margins[order], suggested[order], is_issue[order])
+    confidence = np.asarray(probabilities, dtype=np.float64)
+    _check(confidence, labels)
+    rows = np.arange(len(labels))
+    others = confidence.copy()
+    others[rows, labels] = -np.inf
+    scores = confidence[rows, labels] - class_thresholds(confidence, labels)[labels]
+    order = np.argsort(scores, kind="stable")
+    is_issue = _off_diagonal(confidence, labels)
+    return Suspects(order, scores[order], others.argmax(axis=1)[order], is_issue[order])
 
 
 def rank_by_loss(probabilities: Probabilities, labels: Labels) -> NDArray[np.int64]:

@@ -45,6 +45,7 @@ UNBROKEN = r"[!-~]{200}"
 REPEATED = "|".join(f"\\x{ord(sign):02x}{{20}}" for sign in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0!?")
 SPACE = r"[\s\pZ\x{200b}\x{feff}]"
 BLANK = rf"^{SPACE}*$"
+CONTENT = r"[^\s\pZ\x{200b}\x{feff}]"
 OUTER_SPACE = rf"^{SPACE}|{SPACE}$"
 LETTERS = r"[\pL]"
 
@@ -181,15 +182,15 @@ def _replacing(pattern: str, replacement: str) -> Callable[[Texts], Texts]:
 
 def _has_outer_space(texts: Texts) -> Mask:
     """Blank texts are empty, which is another rule."""
-    return _matching(OUTER_SPACE)(texts) & ~_matching(BLANK)(texts)
+    return _matching(OUTER_SPACE)(texts) & _matching(CONTENT)(texts)
 
 
 def _without_letters(texts: Texts) -> Mask:
-    return ~_matching(LETTERS)(texts) & ~_matching(BLANK)(texts)
+    return ~_matching(LETTERS)(texts) & _matching(CONTENT)(texts)
 
 
 def _shorter(texts: Texts, shortest: int) -> Mask:
-    return (_lengths(texts) < shortest) & ~_matching(BLANK)(texts)
+    return (_lengths(texts) < shortest) & _matching(CONTENT)(texts)
 
 
 def _lengths(texts: Texts) -> NDArray[np.int64]:
