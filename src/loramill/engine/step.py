@@ -36,6 +36,10 @@ class LabelledTokens:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, chosen: IntArray) -> LabelledTokens:
+        """Some of the rows, in the order given."""
+        return LabelledTokens(self.rows.take(chosen), self.labels[torch.from_numpy(chosen)], self.problem_type)
+
 
 @dataclass(frozen=True)
 class AdapterBatch:

@@ -1,0 +1,109 @@
+"""What models that never saw a row say of it: k adapters on one base, each trained without one fold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from loramill.config.schema import ExperimentConfig
+from loramill.data.prepare import PreparedData
+from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.base import FrozenBase
+from loramill.engine.batching import IntArray
+from loramill.engine.losses import probabilities
+from loramill.engine.step import LabelledTokens, predict_logits
+from loramill.errors import LabelError
+from loramill.experiments.folder import ExperimentFolder
+from loramill.monitor.performance import PerformanceMonitor
+from loramill.training import stages
+from loramill.training.checkpoint_manager import CheckpointManager
+from loramill.training.loop import TrialRun, train_trials
+from loramill.training.trial import EventSink, Trial
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Out-of-fold probabilities of the training rows, ``[rows, classes]``, and the rows."""
+
+    probabilities: npt.NDArray[np.float32]
+    data: PreparedData
+
+
+def predict_out_of_fold(
+    config: ExperimentConfig,
+    *,
+    data_folder: Path,
+    folds: int,
+    on_event: EventSink,
+    should_stop: Callable[[], bool],
+) -> OutOfFold | None:
+    """Train ``folds`` adapters side by side and let each judge the rows that it did not train on.
+
+    Nothing is kept. It takes ``folds - 1`` times as long as the run itself.
+
+    Returns:
+        ``None`` when it was stopped.
+
+    Raises:
+        LabelError: the task has no single class for each row.
+    """
+    with tempfile.TemporaryDirectory(prefix="loramill-folds-") as scratch:
+        folder = ExperimentFolder.create(Path(scratch), "folds", datetime.now().astimezone())
+        context = stages.set_up(_without_evaluation(config), folder, on_event)
+        data = stages.load_data(context, data_folder, strict=False)
+        if data.train.problem_type != "single_label_classification":
+            raise LabelError("Only rows with a single class each can be mislabelled in this sense.")
+        base = stages.load_frozen_base(context, context.compute.dtype)
+        held_out = stratified_folds(data.prepared.train.labels.astype(np.int64), folds, config.training.seed)
+        runs = [_run_without(context, base, data, held_out != fold, fold) for fold in range(folds)]
+        bank = AdapterBank(base, [run.trial.adapter for run in runs])
+        with PerformanceMonitor(folder.path) as monitor:
+            if train_trials(bank, runs, should_stop=should_stop, observer=monitor):
+                return None
+    return OutOfFold(_predict(bank, data.train, held_out), data.prepared)
+
+
+def stratified_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
+    """Fold of every row ``[rows]``; each class is spread evenly over the folds."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    assigned = np.empty(len(labels), dtype=np.int64)
+    assigned[by_class] = np.arange(len(labels)) % folds
+    return assigned
+
+
+def _without_evaluation(config: ExperimentConfig) -> ExperimentConfig:
+    changes: dict[str, Any] = {"eval_strategy": "no", "early_stopping_patience": None, "save_steps": None}
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def _run_without(
+    context: stages.RunContext, base: FrozenBase, data: stages.RunData, kept: npt.NDArray[np.bool_], fold: int
+) -> TrialRun:
+    config = context.config
+    adapter = Adapter(base, stages.adapter_spec(config, base, labels=len(data.prepared.label_names)))
+    return TrialRun(
+        trial=Trial(config, fold, adapter, data.train.take(np.flatnonzero(kept)), context.emit),
+        checkpoints=CheckpointManager(context.folder.artifacts / f"fold-{fold}"),
+        evaluation=data.eval,
+        label_names=data.prepared.label_names,
+        base_name=context.files.reference,
+        micro_rows=config.training.per_device_train_batch_size,
+    )
+
+
+def _predict(bank: AdapterBank, train: LabelledTokens, held_out: IntArray) -> npt.NDArray[np.float32]:
+    result = torch.empty(len(train), bank.adapters[0].spec.labels)
+    for fold in range(len(bank.adapters)):
+        rows = np.flatnonzero(held_out == fold)
+        logits = predict_logits(bank, fold, train.rows.take(rows)).float()
+        result[torch.from_numpy(rows)] = probabilities(logits, train.problem_type)
+    return result.numpy()
