@@ -72,7 +72,7 @@ class DataVersionManager:
             stored_bytes, chunks = self._store_chunks(list(columns.values()))
             version = DataVersion(
                 id=version_id,
-                created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
                 rows=len(rows),
                 columns=tuple(columns),
                 several_labels=rows.has_several_labels,

@@ -61,7 +61,7 @@ def text_rules(rules: ValidationRules) -> tuple[TextRule, ...]:
         ),
         TextRule("text_only_links", "warning", "Take the row out.", _matching(LINKS_ONLY), LINKS_ONLY, drops=True),
         TextRule("text_without_letters", "info", "Look whether it says anything.", _without_letters),
-        TextRule("text_unbroken", "warning", "Look at it: data, not language?", _matching(UNBROKEN), UNBROKEN),
+        TextRule("text_unbroken", "warning", "Look at it: this is data, not language.", _matching(UNBROKEN), UNBROKEN),
         TextRule("text_repeated_character", "info", "Shorten the run.", _matching(REPEATED), REPEATED),
         TextRule("text_escaped", "info", "Decode the escapes when you export.", _matching(ESCAPED), ESCAPED),
         TextRule("text_formula", "info", "Kept as text. Do not open it in a spreadsheet.", _matching(FORMULA), FORMULA),

@@ -1,0 +1,176 @@
+"""``loramill data``: the whole path of a data set at the shell, from a look to a trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from data_rows import clean_texts, write_rows
+from loramill.cli.data import app
+from loramill.data.version_manager import DataVersionManager
+from loramill.errors import ConflictError, DatasetNotFoundError
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False, env={"COLUMNS": "160"})
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def read(*arguments: object, code: int = 0) -> Any:
+    return json.loads(run(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def source(home: Path) -> Path:
+    texts = clean_texts(40)
+    texts[7], texts[9] = "Bold [red]<b>claim</b>[/red] of :smile:", texts[8]
+    return write_rows(home / "rows.jsonl", [{"review": text, "grade": number % 2} for number, text in enumerate(texts)])
+
+
+def test_validate_prints_one_json_document_with_the_known_keys(source: Path) -> None:
+    report = read("validate", source)
+    assert (report["total_samples"], report["label_counts"], report["is_balanced"]) == (40, {"0": 20, "1": 20}, True)
+    found = {(finding["code"], finding["row"]) for finding in report["findings"]}
+    assert found == {("html_tags", 7), ("label_conflict", 8), ("label_conflict", 9)}
+    assert {"code", "severity", "row", "column", "excerpt", "fix"} <= report["findings"][0].keys()
+
+
+def test_validate_shows_people_rules_rows_and_fixes(source: Path) -> None:
+    shown = run("validate", source)
+    assert "40 rows. Labels: 0: 20, 1: 20. Ratio 1 (balanced)." in shown
+    assert "error label_conflict  2x" in shown
+    assert "train row 7, review:  Bold [red]<b>claim</b>[/red] of :smile:" in shown
+    assert "No findings." in run("validate", write_rows(source.parent / "clean.jsonl", _clean_rows()))
+
+
+def test_the_rules_of_a_config_and_of_flags_hold(source: Path, home: Path) -> None:
+    assert read("validate", source, "--min-text-length", 70)["finding_counts"]["text_too_short"] > 1
+    config = home / "config.yaml"
+    config.write_text(f"data:\n  dataset_name: {source}\n  validation_rules: {{remove_html: true}}\n")
+    severities = {finding["code"]: finding["severity"] for finding in read("validate", config)["findings"]}
+    assert severities["html_tags"] == "info"
+    named = read("validate", source, "--text-column", "grade", "--label-column", "review")
+    assert named["finding_counts"]["label_many_values"] == 1
+
+
+def test_strict_and_unreadable_data_fail(source: Path, home: Path) -> None:
+    run("validate", source, "--strict", code=1)
+    report = read("validate", home / "missing.csv", code=1)
+    assert [finding["code"] for finding in report["findings"]] == ["dataset_not_found"]
+    with pytest.raises(DatasetNotFoundError):
+        run("validate", home / "missing.csv")
+
+
+def test_analyze_describes_and_writes_a_page(source: Path, home: Path) -> None:
+    analysis = read("analyze", source, "--html", home / "report.html")
+    assert analysis["splits"]["train"]["rows"] == 40
+    assert "<svg" in (home / "report.html").read_text(encoding="utf-8")
+    shown = run("analyze", source)
+    assert "Split train: 40 rows, 39 distinct texts" in shown
+    assert "characters" in shown
+
+
+def test_clean_writes_new_files_and_a_record_and_leaves_the_original(source: Path, home: Path) -> None:
+    before = source.read_bytes()
+    outcome = read("clean", source)
+    folder = Path(outcome["folder"])
+    assert outcome["changes"] == {"html_tags repaired": 1, "label_conflict dropped": 2}
+    changes = [json.loads(line) for line in (folder / "changes.jsonl").read_text().splitlines()]
+    assert [(change["row"], change["code"]) for change in changes] == [
+        (7, "html_tags"),
+        (8, "label_conflict"),
+        (9, "label_conflict"),
+    ]
+    assert len((folder / "train.jsonl").read_text().splitlines()) == 38
+    assert source.read_bytes() == before
+    with pytest.raises(ConflictError):
+        run("clean", source)
+    assert "3 changes" in run("clean", source, "--force")
+    cleaned = DataVersionManager(home / "data").get(outcome["versions"]["train"]["after"])
+    assert cleaned.parents == (outcome["versions"]["train"]["before"],)
+    assert read("validate", folder / "train.jsonl")["finding_counts"] == {}
+
+
+def test_versions_are_stored_listed_compared_and_restored(source: Path, home: Path) -> None:
+    first = read("version", source, "--tag", "raw", "--description", "as it came")["train"]
+    assert first["is_new"]
+    renamed = source.rename(home / "renamed.jsonl")
+    again = read("version", renamed)["train"]
+    assert (again["id"], again["is_new"], again["stored_bytes"]) == (first["id"], False, 0)
+    lines = renamed.read_text().splitlines()
+    (home / "longer.jsonl").write_text("\n".join([*lines[:-1], lines[0]]) + "\n")
+    second = read("version", home / "longer.jsonl", "--parent", "raw")["train"]
+    assert [version["id"] for version in read("list")["versions"]] == [first["id"], second["id"]]
+    assert "as it came" in run("list")
+    changes = read("diff", "raw", second["id"][:8])
+    assert (changes["added"], changes["removed"], changes["relabelled"], changes["unchanged"]) == (1, 1, 0, 39)
+    assert "1 added, 1 removed" in run("diff", "raw", second["id"])
+    shown = read("show", second["id"])
+    assert (shown["parents"], shown["used_by"], shown["tags"]) == ([first["id"]], [], [])
+    assert "as it came" in run("show", "raw")
+    assert read("verify", "raw")["intact"]
+    read("restore", "raw", home / "restored.csv")
+    restored = read("version", home / "restored.csv")["train"]
+    assert (restored["id"], restored["is_new"]) == (first["id"], False)
+    with pytest.raises(ConflictError):
+        run("restore", "raw", home / "restored.csv")
+
+
+def test_a_version_that_an_experiment_uses_stays(source: Path, home: Path) -> None:
+    used = read("version", source)["train"]["id"]
+    free = read("version", write_rows(home / "other.jsonl", _clean_rows()))["train"]["id"]
+    _record(home, "run_20260101_000000", {"train": used, "eval": free})
+    with pytest.raises(ConflictError, match="run_20260101_000000"):
+        run("delete", used)
+    assert read("show", used)["used_by"] == ["run_20260101_000000"]
+    _record(home, "run_20260101_000000", {"train": used, "eval": used})
+    assert read("delete", free) == {"deleted": free}
+    assert read("gc")["freed_bytes"] > 0
+    assert "0 bytes freed" in run("gc")
+    assert [version["id"] for version in read("list")["versions"]] == [used]
+
+
+def test_the_experiments_that_saw_a_row_are_found(source: Path, home: Path) -> None:
+    train = read("version", source)["train"]["id"]
+    other = read("version", write_rows(home / "other.jsonl", _clean_rows()))["train"]["id"]
+    _record(home, "first_20260101_000000", {"train": train, "eval": other})
+    _record(home, "second_20260101_000000", {"train": other, "eval": other, "label_names": ["0", "1"]})
+    _record(home, "lost_20260101_000000", {"train": "0" * 32})
+    (home / "results" / "first_20260101_000000" / "notes").mkdir()
+    text = clean_texts(40)[3]
+    seen = read("who-used", "--text", text)["experiments"]
+    assert seen == [{"experiment_id": "first_20260101_000000", "split": "train", "rows": 1, "version": train}]
+    assert {use["experiment_id"] for use in read("who-used", home / "other.jsonl")["experiments"]} == {
+        "first_20260101_000000",
+        "second_20260101_000000",
+    }
+    assert [use["rows"] for use in read("who-used", f"version:{train[:8]}")["experiments"]] == [40]
+    assert "first_20260101_000000" in run("who-used", source)
+    assert "No experiment" in run("who-used", "--text", "never seen")
+
+
+def test_tags_are_given_and_taken_away(source: Path) -> None:
+    version = read("version", source)["train"]["id"]
+    assert read("tag", version[:8], "golden")["tags"] == ["golden"]
+    assert "golden" in run("list")
+    assert read("tag", "golden", "golden", "--remove")["tags"] == []
+
+
+def test_an_empty_store_says_how_to_begin(home: Path) -> None:
+    assert "loramill data version SOURCE" in run("list")
+    assert read("list") == {"versions": [], "stored_bytes": 0}
+
+
+def _clean_rows() -> list[dict[str, object]]:
+    return [{"review": text, "grade": number % 2} for number, text in enumerate(clean_texts(30, seed=7))]
+
+
+def _record(home: Path, experiment: str, content: dict[str, object]) -> None:
+    folder = home / "results" / experiment
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data.json").write_text(json.dumps(content))
