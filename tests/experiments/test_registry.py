@@ -48,6 +48,18 @@ def test_stages_keep_who_when_and_why(registry: ModelRegistry) -> None:
     assert times == sorted(times)
 
 
+def test_the_newest_model_of_a_stage_is_the_one_that_came_to_it_last(registry: ModelRegistry) -> None:
+    with pytest.raises(NotFoundError):
+        registry.newest_in_stage("production")
+    for experiment_id in ("a", "b"):
+        registry.set_stage(experiment_id, "production", by="ann")
+    assert registry.newest_in_stage("production") == "b"
+    registry.set_stage("a", "production", by="ben", reason="roll back")
+    assert registry.newest_in_stage("production") == "a"
+    registry.set_stage("a", "archived", by="ben")
+    assert registry.newest_in_stage("production") == "b"
+
+
 def test_an_alias_points_at_one_model(registry: ModelRegistry) -> None:
     registry.set_alias("production", "a", by="ann")
     registry.set_alias("production", "b", by="ben", reason="better")

@@ -117,6 +117,23 @@ class ModelRegistry:
         """
         return self._session.get_one(Experiment, self._alias(alias).experiment_number).id
 
+    def newest_in_stage(self, stage: str) -> str:
+        """The id of the experiment that came to a stage last, among those that are in it now.
+
+        Raises:
+            NotFoundError: none is.
+        """
+        statement = (
+            select(Experiment.id)
+            .join(RegistryEvent, RegistryEvent.experiment_number == Experiment.number)
+            .where(Experiment.stage == stage, RegistryEvent.kind == "stage", RegistryEvent.new_value == stage)
+            .order_by(RegistryEvent.number.desc())
+        )
+        found = self._session.scalar(statement.limit(1))
+        if found is None:
+            raise NotFoundError(f"No model is in the stage {stage[:80]!r}.")
+        return found
+
     def aliases(self, experiment_id: str) -> list[str]:
         number = self._store.get(experiment_id).number
         statement = select(ModelAlias.name).where(ModelAlias.experiment_number == number)
