@@ -126,9 +126,9 @@ hooks: $(VENV)/.installed-dev ## Have git run `make lint` before a commit and `m
 	@$(BIN)/pre-commit install
 
 lock: $(VENV)/.installed-dev ## Pin versions and hashes anew; UPGRADE=--upgrade takes the newest ones.
-	@$(COMPILE) $(UPGRADE) --extra=train --extra=data --extra=api --extra=ui --extra=postgres \
+	@$(COMPILE) $(UPGRADE) $(addprefix --extra=,train data api ui postgres mlflow tensorboard) \
 		--output-file=requirements/dev.txt $(LOCK_INPUT) requirements/dev.in
-	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt --extra=train --extra=data \
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,train data) \
 		--output-file=requirements/run.txt $(LOCK_INPUT)
-	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt --extra=data --extra=api --extra=ui --extra=postgres \
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,data api ui postgres) \
 		--output-file=requirements/services.txt $(LOCK_INPUT)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LOCKS = {
     "run.txt": {"train", "data"},
     "services.txt": {"data", "api", "ui", "postgres"},
-    "dev.txt": {"train", "data", "api", "ui", "postgres"},
+    "dev.txt": {"train", "data", "api", "ui", "postgres", "mlflow", "tensorboard"},
 }
 """Lock -> the extras that it serves."""
 
@@ -72,6 +75,37 @@ def test_no_lock_pins_torch_or_cuda_or_names_a_place(name: str) -> None:
     heavy = re.compile(r"torch|triton|nvidia-(?!ml-py$)|cuda")
     assert not [package for package in pins(name) if heavy.match(package)]
     assert not re.search(r"^--|file:|https?:|@ ", text(name), re.MULTILINE)
+
+
+def test_what_the_source_imports_is_declared() -> None:
+    """A package that only another package brings along may be gone with its next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {canonicalize_name(requirement.name) for requirement in wanted(set(project["optional-dependencies"]))}
+    assert imported_distributions("src") - declared == {"torch"}
+
+
+def test_what_the_tests_import_is_locked() -> None:
+    outside = {"torch", "loramill", "wandb", "no-such-package", *pins("samples.txt")}
+    assert imported_distributions("tests", "benchmarks") - outside <= set(pins("dev.txt"))
+
+
+def imported_distributions(*folders: str) -> set[str]:
+    """Distributions of all third-party modules that the Python files below these folders import."""
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    own = {file.stem for file in files} | {path.name for path in (ROOT / "src").iterdir()}
+    modules = set().union(*(imported_modules(file) for file in files)) - own - sys.stdlib_module_names
+    known = packages_distributions()
+    return {canonicalize_name(known.get(module, [module])[0]) for module in modules}
+
+
+def imported_modules(file: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module.partition(".")[0])
+    return modules
 
 
 def test_torch_is_pinned_by_itself_and_the_services_do_without() -> None:
