@@ -98,7 +98,7 @@ class CheckpointManager:
         Returns:
             The last checkpoint that is whole.
         """
-        for remains in self._artifacts.glob(".checkpoint-*"):
+        for remains in self._artifacts.glob(".checkpoint*"):
             _restore_or_drop(remains)
         self._known = []
         for folder in self._artifacts.glob("checkpoint-*"):
@@ -128,9 +128,12 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         if manifest["files"] != _hashes(folder):
             raise CorruptFileError(f"{folder} differs from its manifest.", fix="Resume from another checkpoint.")
-        return Checkpoint(**manifest["checkpoint"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        checkpoint = Checkpoint(**manifest["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFileError(f"{folder} has no manifest that can be read: {error}") from error
+    if checkpoint.name != folder.name:
+        raise CorruptFileError(f"{folder} is a copy of {checkpoint.name}.", fix="Give it its name back.")
+    return checkpoint
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -144,5 +147,7 @@ def _restore_or_drop(remains: Path) -> None:
     final = remains.with_name(remains.name.removeprefix(".").removesuffix(".retired"))
     if remains.name.endswith(".retired") and not final.exists():
         remains.rename(final)
-    else:
+    elif remains.is_dir():
         shutil.rmtree(remains, ignore_errors=True)
+    else:
+        remains.unlink(missing_ok=True)
