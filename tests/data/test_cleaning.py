@@ -89,6 +89,20 @@ def test_spellings_of_a_label_become_one(make_rows: MakeRows) -> None:
     }
 
 
+def test_several_rules_for_labels_drop_the_rows_that_they_found(make_rows: MakeRows) -> None:
+    texts = clean_texts(60)
+    labels: list[object] = ["1", "2", "3"] * 20
+    labels[5], labels[9], texts[20] = None, "nan", "text"
+    labels[20] = "label"
+    cleaned = clean({"train": make_rows(texts, labels)})
+    assert {(change.row, change.code) for change in cleaned.changes} == {
+        (5, "label_missing"),
+        (9, "label_not_a_number"),
+        (20, "header_in_rows"),
+    }
+    assert cleaned.splits["train"].row_ids.tolist() == [row for row in range(60) if row not in (5, 9, 20)]
+
+
 def test_rows_without_a_label_are_dropped_under_their_own_numbers(make_rows: MakeRows) -> None:
     texts = clean_texts(20)
     texts[2] = ""

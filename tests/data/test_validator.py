@@ -189,6 +189,17 @@ def test_a_row_that_does_not_fit_its_file_is_found(load: Load, tmp_path: Path, c
     assert at not in source.splits["train"].row_ids.tolist()
 
 
+def test_rows_that_were_never_meant_to_be_rows_are_found(load: Load, tmp_path: Path) -> None:
+    lines = [f"{text},{'ab'[number % 2]}" for number, text in enumerate(clean_texts(ROWS))]
+    lines[AT] = "text,label"
+    lines[70] = '"' + lines[70]
+    lines[74] = lines[74].replace(",", '",')
+    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    report = validate(load, tmp_path / "rows.csv")
+    assert [(finding.row, finding.severity) for finding in found(report, "header_in_rows")] == [(AT, "error")]
+    assert [(finding.row, finding.severity) for finding in found(report, "rows_swallowed")] == [(70, "error")]
+
+
 def test_damage_of_files_and_headers_is_found(load: Load, tmp_path: Path) -> None:
     lines = [f"{text},{number % 2}" for number, text in enumerate(clean_texts(ROWS))]
     latin = "text,label\n" + "\n".join(lines) + "\nUn café très agréable à côté,1\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from loramill.config.schema import ValidationRules
 from loramill.data.checks.duplicates import check_copies
+from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels
 from loramill.data.checks.rule import Hits, TextRule
 from loramill.data.checks.texts import text_rules
@@ -88,12 +89,14 @@ def drop_rows(
     """Leave rows out, and write down which."""
     if not len(positions):
         return rows
+    changes += _dropped(rows, positions, column, code)
+    return rows.take(np.setdiff1d(np.arange(len(rows)), positions))
+
+
+def _dropped(rows: SplitRows, positions: NDArray[np.int64], column: str | None, code: str) -> Iterator[Change]:
     for position in positions.tolist():
         before = excerpt(rows.texts[position].as_py() or "")
-        changes.append(Change(rows.name, int(rows.row_ids[position]), column, code, "dropped", before))
-    kept = np.ones(len(rows), dtype=bool)
-    kept[positions] = False
-    return rows.take(np.flatnonzero(kept))
+        yield Change(rows.name, int(rows.row_ids[position]), column, code, "dropped", before)
 
 
 def _clean_split(rows: SplitRows, rules: ValidationRules, changes: list[Change]) -> SplitRows:
@@ -104,26 +107,21 @@ def _clean_split(rows: SplitRows, rules: ValidationRules, changes: list[Change])
         if rule.drops:
             for column, texts in rows.text_columns:
                 rows = drop_rows(rows, np.flatnonzero(rule.find(texts)), column, rule.code, changes)
+    rows = _without_hits(rows, check_file_damage(rows), changes)
     rows = _with_preferred_labels(rows, changes)
-    for hits in list(check_labels(rows)):
-        rows = _drop_hits(rows, hits, changes)
-    if rows.name == "train":
-        rows = _without_copies(rows, changes)
-    return rows
+    rows = _without_hits(rows, check_labels(rows), changes)
+    return _without_hits(rows, check_copies(rows), changes) if rows.name == "train" else rows
 
 
-def _without_copies(rows: SplitRows, changes: list[Change]) -> SplitRows:
-    """Contradictions first, so that none of them is kept as the first of its copies."""
-    for code in ("label_conflict", "duplicate_exact"):
-        for hits in [hits for hits in check_copies(rows) if hits.code == code]:
-            rows = _drop_hits(rows, hits, changes)
-    return rows
-
-
-def _drop_hits(rows: SplitRows, hits: Hits, changes: list[Change]) -> SplitRows:
-    if hits.cleaning != "drop" or hits.rows is None:
-        return rows
-    return drop_rows(rows, hits.rows, hits.column, hits.code, changes)
+def _without_hits(rows: SplitRows, found: Iterable[Hits], changes: list[Change]) -> SplitRows:
+    """Leave out what several rules found, each row under the first rule that found it."""
+    kept = np.ones(len(rows), dtype=bool)
+    for hits in found:
+        if hits.cleaning == "drop" and hits.rows is not None:
+            positions = hits.rows[kept[hits.rows]]
+            changes += _dropped(rows, positions, hits.column, hits.code)
+            kept[positions] = False
+    return rows if kept.all() else rows.take(np.flatnonzero(kept))
 
 
 def _without_leaks(train: SplitRows, evaluation: SplitRows, changes: list[Change]) -> SplitRows:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from loramill.config.schema import ValidationRules
 from loramill.data.checks.duplicates import check_copies, check_leaks, check_near_copies, check_pairs
+from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels, is_regression
 from loramill.data.checks.rule import Hits, TextRule, whole_split
 from loramill.data.checks.splits import check_split_pair
@@ -81,6 +82,7 @@ class DataValidator:
         """What every rule finds, rule by rule."""
         for rows in splits.values():
             yield from self.text_hits(rows)
+            yield from check_file_damage(rows)
             yield from check_pairs(rows)
             yield from check_labels(rows)
             yield from check_copies(rows)
