@@ -32,7 +32,7 @@ class Lengths:
     """A distribution of lengths.
 
     Attributes:
-        edges, counts: histogram with equal bins up to the 99th percentile, the last one open.
+        edges, counts: histogram with equal bins up to about the 99th percentile, the last one open.
     """
 
     minimum: int
@@ -41,7 +41,7 @@ class Lengths:
     p95: float
     p99: float
     maximum: int
-    edges: Sequence[float]
+    edges: Sequence[int]
     counts: Sequence[int]
 
 
@@ -137,7 +137,8 @@ def describe_lengths(lengths: NDArray[np.int64], bins: int = 24) -> Lengths:
     if not len(lengths):
         return Lengths(0, 0.0, 0.0, 0.0, 0.0, 0, (), ())
     p95, p99 = np.percentile(lengths, [95, 99])
-    edges = np.linspace(0, max(1.0, float(p99)), bins + 1)
+    width = max(1, int(np.ceil((p99 + 1) / bins)))  # whole numbers: other bins would hold now one length, now two
+    edges = np.arange(0, bins + 1) * width
     counts = np.histogram(np.minimum(lengths, edges[-1]), edges)[0]
     return Lengths(
         minimum=int(lengths.min()),
@@ -146,7 +147,7 @@ def describe_lengths(lengths: NDArray[np.int64], bins: int = 24) -> Lengths:
         p95=round(float(p95), 1),
         p99=round(float(p99), 1),
         maximum=int(lengths.max()),
-        edges=[round(float(edge), 1) for edge in edges],
+        edges=[int(edge) for edge in edges],
         counts=[int(count) for count in counts],
     )
 

@@ -68,7 +68,7 @@ def histogram(lengths: Lengths, title: str) -> str:
     width = WIDTH / len(lengths.counts)
     bars = [
         f'<rect x="{number * width + 1:.1f}" y="{height - height * count / largest:.1f}" width="{width - 2:.1f}" '
-        f'height="{height * count / largest:.1f}"><title>{lengths.edges[number]:g} to {lengths.edges[number + 1]:g}: '
+        f'height="{height * count / largest:.1f}"><title>{lengths.edges[number]} to {lengths.edges[number + 1] - 1}: '
         f"{count:,}</title></rect>"
         for number, count in enumerate(lengths.counts)
     ]
@@ -144,7 +144,7 @@ def _findings(report: ValidationReport) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    row = "" if finding.row is None else f"{finding.row:,}"
+    row = "" if finding.row is None else str(finding.row)
     return (
         f'<tr><td class="{finding.severity}">{escape(finding.code)}</td><td>{escape(finding.split)}</td>'
         f'<td class="number">{row}</td><td>{escape(finding.column or "")}</td>'
