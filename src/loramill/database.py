@@ -37,6 +37,13 @@ from loramill.errors import NotFoundError, StorageError
 from loramill.files import named_storage_errors, sync_file, sync_folder
 
 BUSY_TIMEOUT_MS = 30_000
+SQLITE_PRAGMAS = (
+    f"busy_timeout={BUSY_TIMEOUT_MS}",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "cache_size=-32768",  # KiB; the default of 2 MiB reads the same pages again and again in a large record
+)
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_264_531
 """Any number, the same in every loramill: PostgreSQL's advisory lock around a migration."""
@@ -219,7 +226,7 @@ def _create_engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver must not open transactions behind SQLAlchemy's back
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+    for pragma in SQLITE_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 
