@@ -83,16 +83,14 @@ def train_trials(
             return reason
         started = time.perf_counter()
         results = _take_step(bank, active, packed_tokens)
-        seconds = time.perf_counter() - started
         for run, result in zip(active, results, strict=True):
-            observer.record_step(
-                rows=result.rows,
-                tokens=result.tokens,
-                padded_tokens=result.padded_tokens,
-                seconds=seconds / len(active),
-            )
-            run.trial.progress.seconds += seconds / len(active)
             _learn(bank, run, result)
+        share = (time.perf_counter() - started) / len(active)
+        for run, result in zip(active, results, strict=True):
+            run.trial.progress.seconds += share
+            observer.record_step(
+                rows=result.rows, tokens=result.tokens, padded_tokens=result.padded_tokens, seconds=share
+            )
             _finish_step(bank, run)
     return None
 
