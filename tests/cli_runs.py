@@ -1,0 +1,47 @@
+"""The ``loramill`` command in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from loramill.config.load import dump_config
+from loramill.config.schema import ExperimentConfig
+
+COMMAND = [sys.executable, "-c", "from loramill.cli.main import main; main()"]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Only what a process needs, so that nothing of this machine decides a test."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    return {**kept, "LORAMILL_HOME": str(home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+
+
+def write_config(path: Path, config: ExperimentConfig | Mapping[str, object]) -> Path:
+    text = dump_config(config) if isinstance(config, ExperimentConfig) else yaml.safe_dump(dict(config))
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def loramill(home: Path, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], env=environment(home, **more), capture_output=True, text=True, check=False
+    )
+
+
+def start_loramill(home: Path, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(home, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
