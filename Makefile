@@ -19,11 +19,11 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 LOCK_INPUT := pyproject.toml requirements/common.in
 
 .DEFAULT_GOAL := help
-.PHONY: help setup samples quickstart run-local logs-local db-list doctor data-validate data-analyze data-versions \
-	test test-v check lint format lock hooks setup-conda
+.PHONY: help setup samples quickstart run-local logs-local db-list analyze-metrics analyze-by-model \
+	analyze-by-dataset doctor data-validate data-analyze data-versions test test-v check lint format lock hooks setup-conda
 
 help: ## List every target.
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 # Installing. Each step leaves a stamp in $(VENV), so that a second call does nothing.
 
@@ -82,6 +82,18 @@ logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
 
 db-list: $(VENV)/.installed-run ## List the experiments.
 	@$(LORAMILL) experiments list
+
+ANALYSIS = $${LORAMILL_HOME:-.}/results/analysis
+ANALYZE = $(LORAMILL) experiments analyze --by $(1) --csv $(ANALYSIS)/$(1).csv --html $(ANALYSIS)/$(1).html
+
+analyze-metrics: $(VENV)/.installed-run ## How each metric is spread over all runs: table, CSV, page with plots.
+	@$(call ANALYZE,metrics)
+
+analyze-by-model: $(VENV)/.installed-run ## How the runs of each base model did: table, CSV, page with plots.
+	@$(call ANALYZE,model)
+
+analyze-by-dataset: $(VENV)/.installed-run ## How the runs on each data set did: table, CSV, page with plots.
+	@$(call ANALYZE,dataset)
 
 doctor: $(VENV)/.installed-run ## Say what this machine can do, and what is missing.
 	@$(LORAMILL) doctor
