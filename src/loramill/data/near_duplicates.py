@@ -8,7 +8,6 @@ similarity of their words and word pairs. A pair at the threshold is found with 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.data.rows import Hashes, SplitRows, slices
+from loramill.data.rows import Hashes, SplitRows, hash_strings, slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +28,7 @@ THRESHOLD = 0.7
 """Jaccard similarity of words and word pairs from which two texts count as near copies."""
 BANDS, BAND_ROWS = 16, 4
 MIN_WORDS = 4
-ROWS_OF_WORDS, ROWS_OF_PAIRS = 16_384, 1024
+ROWS_OF_WORDS, ROWS_OF_PAIRS = 32_768, 1024
 """Texts split into words at once, and texts signed at once."""
 ESTIMATE_MARGIN = 0.3
 """How far below the threshold an estimate over word pairs may lie before a pair is dropped unseen."""
@@ -134,20 +133,17 @@ def _sign(words: Hashes, edges: Indices, factors: Hashes, target: Signatures) ->
 def word_hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Indices]:
     """Hashes of all words, and where each text's words begin ``[rows + 1]``.
 
-    A word is a run of letters and digits, without case; in scripts without spaces every Han character is one.
+    A word is what stands between blanks, without case and signs; of Han characters every one is a word.
     """
     import pyarrow.compute as pc
 
     lower = pc.utf8_lower(texts.fill_null(""))
     if pc.any(pc.match_substring_regex(lower, r"\p{Han}")).as_py():
         lower = pc.replace_substring_regex(lower, r"(\p{Han})", r" \1 ")
-    split = pc.split_pattern_regex(lower, r"[^\pL\pN]+")
+    split = pc.utf8_split_whitespace(lower)
     coded = split.flatten().dictionary_encode()
-    vocabulary = np.fromiter(
-        (zlib.crc32(word.encode()) + 1 if word else 0 for word in coded.dictionary.to_pylist()),
-        dtype=np.uint64,
-        count=len(coded.dictionary),
-    )
+    letters = pc.replace_substring_regex(coded.dictionary, r"[^\pL\pN]+", "")  # each word once, not each occurrence
+    vocabulary = np.where(pc.utf8_length(letters).to_numpy() > 0, hash_strings(letters) | np.uint64(1), np.uint64(0))
     words = vocabulary[coded.indices.to_numpy(zero_copy_only=False)]
     offsets = split.offsets.to_numpy().astype(np.int64)
     is_word = words > 0
@@ -180,16 +176,18 @@ def _similar_pairs(stack: _Stack) -> tuple[Indices, Indices]:
 
 def _candidates(signed: Signatures, long_enough: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
     """For each band, rows paired with the first row and with the row before that has the same band."""
-    rows = np.flatnonzero(long_enough)
+    rows = np.flatnonzero(long_enough).astype(np.uint64)
+    row_bits = np.uint64(len(signed).bit_length())
+    mixers = np.asarray([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xBF58476D1CE4E5B9], dtype=np.uint64)
     for band in range(BANDS):
         part = signed[rows, band * BAND_ROWS : (band + 1) * BAND_ROWS].astype(np.uint64)
-        key = part @ np.asarray([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xBF58476D1CE4E5B9], dtype=np.uint64)
-        order = np.argsort(key, kind="stable")
-        ordered, ordered_rows = key[order], rows[order]
-        same = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+        keyed = np.sort(((part @ mixers) >> row_bits << row_bits) | rows)  # the row rides in the key's low bits
+        keys = keyed >> row_bits
+        same = np.flatnonzero(keys[1:] == keys[:-1]) + 1
         if not len(same):
             continue
-        begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        ordered_rows = (keyed & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int64)
+        begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
         heads = begins[np.searchsorted(begins, same, side="right") - 1]
         yield np.stack([ordered_rows[heads], ordered_rows[same]], axis=1)
         yield np.stack([ordered_rows[same - 1], ordered_rows[same]], axis=1)
