@@ -37,6 +37,7 @@
     ├── RequestInvalidError      the body of a request is not what it should be; carries every problem at once
     ├── RequestTooLargeError     it has more bytes than allowed
     ├── UnavailableError         the service starts or stops
+    ├── InternalError            a defect of loramill
     └── StorageError             the disk refused
         ├── DiskFullError
         ├── UnwritableError
@@ -261,6 +262,10 @@ class RequestTooLargeError(LoramillError):
 
 class UnavailableError(LoramillError):
     code = "unavailable"
+
+
+class InternalError(LoramillError):
+    code = "internal_error"
 
 
 class StorageError(LoramillError):

@@ -9,6 +9,7 @@ from loramill.config.load import parse_config, read_yaml
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
+from loramill.jobs.lease import Claim
 from loramill.jobs.record import EventSink, RunRecord
 from loramill.monitor.logs import open_run_log
 from loramill.settings import Settings
@@ -26,17 +27,22 @@ def execute_training(
     should_stop: Callable[[], bool],
     resume: bool = False,
     strict: bool = False,
+    claim: Claim | None = None,
 ) -> RunResult:
     """Run one experiment to its end and record how it ended.
 
+    Args:
+        claim: of a worker, who alone knows why it asks to stop: a run that was asked to is left to it to record.
+
     Raises:
+        ConflictError: the claim was lost; nothing was recorded.
         LoramillError: the run failed; the row says FAILURE with the error's code.
     """
     from loramill.training.run import run_training  # torch is imported only where work is done
 
     config = recorded_config(folder)
     with open_run_log(folder.log_file, config.system.log_level) as log:
-        record = RunRecord(database, folder, log, on_event)
+        record = RunRecord(database, folder, log, on_event, claim)
         record.started(resumed=resume)
         try:
             result = run_training(
@@ -53,7 +59,7 @@ def execute_training(
             raise
         if result.status == "finished":
             record.finished(result.metrics)
-        else:
+        elif claim is None or result.status == "time_limit":
             record.stopped()
     return result
 

@@ -6,47 +6,76 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from structlog.typing import FilteringBoundLogger
 
 from loramill.database import Database
-from loramill.errors import LoramillError
+from loramill.errors import InternalError, LoramillError, StorageError
 from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import Status
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.events import describe_event
+from loramill.jobs.lease import Claim, record_checkpoint
+from loramill.jobs.retries import fail_or_retry
 
 EventSink = Callable[[dict[str, Any]], None]
 
+PROGRESS_SECONDS = 2.0
+"""Between two writes of a run's progress to its row; its events are written at once."""
+
 
 class RunRecord:
-    """The record of one experiment; every change of the row is a transaction of its own."""
+    """The record of one experiment; every change of the row is a transaction of its own.
+
+    Args:
+        claim: the right by which a worker runs it, which fences every write; ``None`` at the shell, where a run
+            belongs to whoever started it.
+    """
 
     def __init__(
-        self, database: Database, folder: ExperimentFolder, log: FilteringBoundLogger, on_event: EventSink
+        self,
+        database: Database,
+        folder: ExperimentFolder,
+        log: FilteringBoundLogger,
+        on_event: EventSink,
+        claim: Claim | None = None,
     ) -> None:
         self._database, self._folder, self._log, self._on_event = database, folder, log, on_event
+        self._claim = claim
+        self._attempt = claim.attempt if claim else None
+        self._progress_at = -PROGRESS_SECONDS
 
     def emit(self, event: dict[str, Any]) -> None:
-        """An event goes to ``events.jsonl``, as a sentence to ``logs.txt``, and to the caller."""
+        """An event goes to ``events.jsonl``, as a sentence to ``logs.txt``, to the row, and to the caller."""
         stamped = {"time": time.time(), **event}
         self._folder.append_event(stamped)
         if sentence := describe_event(event):
             (self._log.warning if event["type"] == "warning" else self._log.info)(sentence)
+        try:
+            self._note(event)
+        except (SQLAlchemyError, LoramillError) as error:  # the run goes on; who may write is checked at its end
+            self._log.warning("Progress was not recorded", reason=str(error))
         self._on_event(stamped)
 
     def started(self, *, resumed: bool) -> None:
-        with self._database.transaction() as session:
-            store = ExperimentStore(session)
-            if resumed:
-                store.mark_resumed(self._folder.id)
-            store.mark_started(self._folder.id)
+        if self._claim is None:
+            with self._database.transaction() as session:
+                store = ExperimentStore(session)
+                if resumed:
+                    store.mark_resumed(self._folder.id)
+                store.mark_started(self._folder.id)
         self.emit({"type": "status", "status": "STARTED"})
 
     def finished(self, metrics: Mapping[str, Any]) -> None:
-        """A final model was saved and its metrics are known."""
+        """A final model was saved and its metrics are known.
+
+        Raises:
+            ConflictError: another attempt took the work over.
+        """
         data = self._folder.read_data()
         with self._database.transaction() as session:
             store = ExperimentStore(session)
-            store.mark_finished(self._folder.id, metrics)
+            store.mark_finished(self._folder.id, metrics, attempt=self._attempt)
             for role in ("train", "eval"):
                 store.link_data(self._folder.id, role, [data[role]])
         self.emit({"type": "status", "status": "SUCCESS"})
@@ -54,13 +83,37 @@ class RunRecord:
     def stopped(self) -> None:
         """Ended before its end, with a checkpoint to go on from."""
         with self._database.transaction() as session:
-            ExperimentStore(session).mark_revoked(self._folder.id)
+            ExperimentStore(session).mark_revoked(self._folder.id, attempt=self._attempt)
         self.emit({"type": "status", "status": "REVOKED"})
 
     def failed(self, error: Exception) -> None:
-        known = isinstance(error, LoramillError)
-        code = error.code if isinstance(error, LoramillError) else "internal_error"
-        message = str(error) if known else f"{type(error).__name__}: {error}"
+        """Ended in an error; a worker's job waits for another attempt when the error is of a kind that can pass."""
+        known = error if isinstance(error, LoramillError) else InternalError(f"{type(error).__name__}: {error}")
+        try:
+            self._record_failure(known)
+        except (SQLAlchemyError, StorageError) as unrecorded:  # a full disk must not hide the error that it caused
+            self._log.warning("The failure was not recorded", reason=str(unrecorded))
+
+    def _record_failure(self, known: LoramillError) -> None:
         with self._database.transaction() as session:
-            ExperimentStore(session).mark_failed(self._folder.id, code, message)
-        self.emit({"type": "status", "status": "FAILURE", "code": code, "message": message})
+            if self._claim is not None:
+                status = fail_or_retry(session, self._claim, known)
+            else:
+                status = Status.FAILURE
+                ExperimentStore(session).mark_failed(self._folder.id, known.code, str(known))
+        if status is not None:
+            self.emit({"type": "status", "status": status, "code": known.code, "message": str(known)})
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        """What the row says of a worker's run while it goes on."""
+        if self._claim is None:
+            return
+        if event["type"] == "checkpoint":
+            with self._database.transaction() as session:
+                record_checkpoint(session, self._claim)
+        now = time.monotonic()
+        if event["type"] in ("log", "eval") and now - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = now
+            progress = {key: value for key, value in event.items() if key != "type"}
+            with self._database.transaction() as session:
+                ExperimentStore(session).mark_progress(self._folder.id, progress, attempt=self._attempt)

@@ -145,7 +145,11 @@ class SweepRunner:
         folder = ExperimentFolder.open(self._settings.results_folder, entry.experiment_id)
         config = recorded_config(folder)
         log = stack.enter_context(open_run_log(folder.log_file, config.system.log_level))
-        return config, folder, RunRecord(self._database, folder, log, self._on_event)
+
+        def tell(event: dict[str, Any]) -> None:
+            self._on_event({**event, "experiment_id": entry.experiment_id})
+
+        return config, folder, RunRecord(self._database, folder, log, tell)
 
     def _note(self, entry: TrialEntry, record: RunRecord, outcome: TrialOutcome) -> None:
         from loramill.training.evaluation import best_metric_value

@@ -1,0 +1,57 @@
+"""The Celery app of both sides: the API publishes with it, the worker consumes with it."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from loramill.tasks.broker import Broker
+
+QUEUE = "loramill"
+TRAIN_TASK = "loramill.train"
+
+VISIBILITY_SECONDS = 3600
+"""After so long Redis delivers a message again whose task has not ended; claiming makes that harmless."""
+
+log = logging.getLogger(__name__)
+
+
+def create_celery(broker: Broker) -> Celery:
+    """An app for one broker. Its messages are JSON and hold an experiment's id, nothing else."""
+    celery = Celery("loramill", broker=broker.celery_url, set_as_current=False)
+    celery.conf.update(
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": broker.celery_url.startswith("redis:"),
+        },
+    )
+    return celery
+
+
+class Publisher:
+    """Tells the workers of a job. It never fails: what was not heard is sent again by the reaper."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+
+    def publish(self, experiment_id: str) -> None:
+        try:
+            self._celery.send_task(TRAIN_TASK, args=(experiment_id,), retry=False)
+        except (OperationalError, OSError) as error:
+            log.warning("The queue was not told of %s: %s", experiment_id, error)

@@ -1,0 +1,91 @@
+"""A worker: it takes jobs from the queue, a child process for each, and looks after jobs that nobody does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import redis
+from celery.signals import worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
+
+from loramill.database import Database
+from loramill.errors import LoramillError
+from loramill.jobs.reaper import Reaper
+from loramill.jobs.supervise import Supervisor
+from loramill.settings import Settings
+from loramill.tasks.broker import Broker, open_broker
+from loramill.tasks.celery_app import QUEUE, Publisher, create_celery
+from loramill.tasks.training import register_training
+
+TICK_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(settings: Settings, *, slots: int) -> None:
+    """Work until SIGTERM or Ctrl-C; then save checkpoints, give the jobs back, and end.
+
+    Args:
+        slots: jobs at the same time.
+    """
+    database = Database(settings.effective_database_url)
+    database.upgrade()
+    draining = threading.Event()
+    with open_broker(settings) as broker, contextlib.closing(database):
+        celery = create_celery(broker)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        register_training(celery, Supervisor(settings, database, worker=name, draining=draining.is_set))
+
+        def drain(**_signal: object) -> None:
+            draining.set()
+
+        worker_shutting_down.connect(drain)
+        with reaping(database, broker, Publisher(celery)):
+            worker = celery.Worker(
+                hostname=f"loramill@{name}",
+                pool="threads",
+                concurrency=slots,
+                without_gossip=True,
+                without_mingle=True,
+                without_heartbeat=True,
+                quiet=True,
+                loglevel="INFO",
+            )
+            log.info("Worker %s takes %d job%s at a time", name, slots, "" if slots == 1 else "s")
+            worker.start()
+
+
+@contextlib.contextmanager
+def reaping(database: Database, broker: Broker, publisher: Publisher) -> Iterator[None]:
+    """A thread that looks after the queue's server and the jobs that nobody does, once a second."""
+    reaper = Reaper(database, publish=publisher.publish, queue_is_empty=lambda: queue_length(broker) == 0)
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(TICK_SECONDS):
+            try:
+                broker.ensure_running()
+                reaped = reaper.tick()
+            except (LoramillError, SQLAlchemyError, redis.RedisError) as error:
+                log.warning("The reaper could not look: %s", error)
+                continue
+            if any((reaped.requeued, reaped.revoked, reaped.failed)):
+                log.warning("Lost leases: %s", reaped)
+
+    thread = threading.Thread(target=look, name="reaper", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=10 * TICK_SECONDS)
+
+
+def queue_length(broker: Broker) -> int:
+    """Messages that wait. Raises ``redis.RedisError`` when the server does not answer."""
+    return int(broker.client.llen(QUEUE))
