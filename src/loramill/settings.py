@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     new_password: SecretStr | None = Field(
         None, alias="LORAMILL_NEW_PASSWORD", description="Password for `loramill users` where nobody can type it."
     )
+    inference_key: SecretStr | None = Field(
+        None,
+        alias="LORAMILL_INFERENCE_KEY",
+        description="Opens the inference service; default is a random one in .loramill/, and none on 127.0.0.1.",
+    )
     submit_limit: str = Field(
         "60/minute", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 60/minute."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,10 +30,12 @@ class TokenisedText:
     type_ids: IntArray
 
 
-def tokenised_texts(model: ServedModel, rows: TokenRows) -> list[TokenisedText]:
-    """The rows of one model, each as views of the flat arrays."""
-    spans = zip(rows.starts[:-1], rows.starts[1:], strict=True)
-    return [TokenisedText(model, rows.token_ids[first:last], rows.type_ids[first:last]) for first, last in spans]
+def tokenised_texts(
+    model: ServedModel, rows: TokenRows, first: int = 0, last: int | None = None
+) -> list[TokenisedText]:
+    """Rows ``first`` to ``last`` (half-open) for one model, each as views of the flat arrays."""
+    edges = rows.starts[first : len(rows) + 1 if last is None else last + 1].tolist()
+    return [TokenisedText(model, rows.token_ids[start:end], rows.type_ids[start:end]) for start, end in pairwise(edges)]
 
 
 class BaseRunner:

@@ -15,6 +15,8 @@ from loramill.experiments.folder import ExperimentFolder, is_plain_name
 
 LATEST = "latest"
 VERSION_DIGITS = 12
+SUGGESTED_FROM = 1000
+"""The newest experiments, among which the nearest names for a wrong one are looked for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def find_experiment(results_folder: Path, name: str = LATEST) -> ExperimentFolde
         return _newest_finished(results_folder)
     if is_plain_name(name) and (results_folder / name).is_dir():
         return ExperimentFolder.open(results_folder, name)
-    known = [folder.id for folder in finished_experiments(results_folder)]
+    known = [folder.id for folder in finished_experiments(results_folder)[:SUGGESTED_FROM]]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     fix = f"Did you mean {' or '.join(near)}?" if near else "See `loramill experiments list`."
     raise NotFoundError(f"There is no experiment {name[:100]!r} in {results_folder}.", fix=fix)

@@ -1,0 +1,136 @@
+"""``loramill serve``: the inference service."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from loramill.errors import ConfigError, Problem
+from loramill.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from loramill.inference.model_service import ModelService
+
+PRECISIONS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "float32": False, "bfloat16": True}
+GRACE_SECONDS = 30
+"""After SIGTERM, requests that were accepted get so long to be answered."""
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="Experiment, registry alias or stage; the newest experiment if absent."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="INFERENCE_PORT, or 8002; 0 takes a free one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:<index>.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the hardware multiplies it.")
+    ] = "auto",
+    auth: Annotated[
+        bool | None,
+        typer.Option(
+            "--auth/--no-auth",
+            help="Ask callers for LORAMILL_INFERENCE_KEY (or .loramill/inference_key), or a token of the API. "
+            "Default: on, but not for a service on this machine alone.",
+        ),
+    ] = None,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts in one request.")] = 1000,
+    max_text_characters: Annotated[int, typer.Option(min=1, help="Characters of one text.")] = 50_000,
+    adapter_memory: Annotated[int, typer.Option(min=1, metavar="MB", help="Memory for adapters.")] = 4096,
+) -> None:
+    """Serve trained experiments over HTTP: POST /predict; /docs shows the rest."""
+    settings = Settings.load()
+    port = settings.inference_port if port is None else port
+    listener = listen(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+    from loramill.inference.access import open_access  # torch: not before the address is known to be free
+    from loramill.inference.defaults import default_batch_limits
+    from loramill.inference.model_host import HostOptions
+    from loramill.inference.model_names import RegistryNames
+    from loramill.inference.model_service import ModelService
+    from loramill.inference.request_limits import RequestLimits
+    from loramill.inference.service import create_app
+    from loramill.training.device import choose_device
+
+    compute = choose_device(device, PRECISIONS[precision])
+    service = ModelService(
+        HostOptions(
+            results_folder=settings.results_folder,
+            state_file=settings.results_folder / f"serving_{port}.json",
+            device=compute.device,
+            dtype=compute.dtype,
+            adapter_bytes=adapter_memory << 20,
+        ),
+        batches=default_batch_limits(compute.device),
+        limits=RequestLimits(texts=max_texts, text_characters=max_text_characters),
+        registry=RegistryNames(settings),
+        default=experiment,
+    )
+    access = open_access(settings, host, wanted=auth)
+    typer.echo(compute.reason, err=True)
+    run_server(service, create_app(service, access), listener, address)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on an address, bound before anything slow happens.
+
+    Raises:
+        ConfigError: the address is taken, or is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        message = f"cannot be listened on: {error.strerror or error}"
+        raise ConfigError([Problem("--port", f"{host}:{port}", message)], source="serve") from error
+    return listener
+
+
+def run_server(service: ModelService, web_app: FastAPI, listener: socket.socket, address: str) -> None:
+    """Serve until a signal; then answer what was accepted, and return.
+
+    Raises:
+        LoramillError: the service could not start.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        web_app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+    )
+    signal.signal(signal.SIGTERM, _ignore)  # uvicorn answers it, then raises it again for whoever was there before
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(service, uvicorn.Server(config), listener, address))
+
+
+async def _serve(service: ModelService, server: uvicorn.Server, listener: socket.socket, address: str) -> None:
+    try:
+        await service.start()
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        default = service.host.find()
+        name = default.saved.experiment_id if default else "no experiment yet"
+        typer.echo(f"Serving {name} on {address}", err=True)
+        await serving
+    finally:
+        await service.stop()
+
+
+def _ignore(_signal: int, _frame: object) -> None: ...

@@ -1,0 +1,294 @@
+"""The models of a service: loaded, verified, named, switched and dropped while requests go on.
+
+Everything here runs on the event loop, except reading files, which a thread of its own does. A request gets an
+immutable ``ServedModel`` once and keeps it to its end, so nothing that happens to names meanwhile can mix two versions
+in a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from loramill.errors import AdapterFormatError, ConflictError, LoramillError, ModelNotFoundError, NotFoundError
+from loramill.inference.saved_model import LATEST, SavedModel, find_experiment
+from loramill.inference.served_model import LoadedBase, ServedModel
+from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingSet
+
+NAME_LIFETIME = 2.0
+"""Seconds that an answer of the model registry is relied on: how soon a promotion is followed."""
+
+Result = TypeVar("Result")
+
+KNOWN_NAMES = 10_000
+"""Names remembered, wrong ones too; callers could send any number of them."""
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """Where models are and how they are kept.
+
+    Attributes:
+        state_file: remembers the serving set.
+        adapter_bytes: memory for adapters; the one that was used least recently goes first.
+    """
+
+    results_folder: Path
+    state_file: Path
+    device: torch.device
+    dtype: torch.dtype
+    adapter_bytes: int = 4 << 30
+
+
+class ModelHost:
+    """Every model that one process serves.
+
+    Args:
+        resolve: asks the model registry for the experiment behind a name; ``None`` when it knows none.
+        on_drop: told of a base that no model needs any more.
+    """
+
+    def __init__(
+        self,
+        options: HostOptions,
+        *,
+        resolve: Callable[[str], str | None] = lambda name: None,
+        on_drop: Callable[[LoadedBase], None] = lambda base: None,
+    ) -> None:
+        self._options = options
+        self._ask_registry = resolve
+        self._on_drop = on_drop
+        self._resident: OrderedDict[str, ServedModel] = OrderedDict()
+        self._bases: dict[str, LoadedBase] = {}
+        self._names: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._loads: dict[tuple[str, bool], asyncio.Task[ServedModel]] = {}
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="model-files")
+        self._changing = asyncio.Lock()
+        self.serving = ServingSet()
+        self.failures: dict[str, LoramillError] = {}
+
+    @property
+    def resident(self) -> list[ServedModel]:
+        """Models in memory, the least recently used first."""
+        return list(self._resident.values())
+
+    def find(self, name: str | None = None) -> ServedModel | None:
+        """The model behind a name, if it is in memory; no file is read, so that requests may call it.
+
+        A canary gets its share by chance, request by request.
+        """
+        target = self._target(name or DEFAULT_ROUTE)
+        model = self._resident.get(target)
+        if model is not None:
+            self._resident.move_to_end(target)
+        return model
+
+    async def get(self, name: str | None = None) -> ServedModel:
+        """The model behind a name: an id, a name of this service, an alias or stage of the registry, or ``latest``.
+
+        What is not in memory is loaded first.
+
+        Raises:
+            ModelNotFoundError: nothing has this name.
+            AdapterFormatError: it cannot be served.
+        """
+        found = self.find(name)
+        if found is not None:
+            return found
+        experiment_id = await self._experiment_id(name or DEFAULT_ROUTE)
+        return self._resident.get(experiment_id) or await self._load_once(experiment_id)
+
+    async def load(self, experiment_id: str) -> ServedModel:
+        """Load a model, or load it again from its files. Requests get it once it is verified, and never before.
+
+        Raises:
+            ModelNotFoundError, AdapterFormatError: what was served before is still served.
+        """
+        model = await self._load_once(experiment_id, any_version=True)
+        self.failures.pop(experiment_id, None)
+        return model
+
+    async def unload(self, experiment_id: str) -> None:
+        """Drop a model. Requests that have it already are still answered.
+
+        Raises:
+            ModelNotFoundError: it is not served.
+            ConflictError: a name leads to it.
+        """
+        if experiment_id not in self.serving.models:
+            raise ModelNotFoundError(f"The model {experiment_id!r} is not served.", fix="See GET /models.")
+        if names := self.serving.names_of(experiment_id):
+            raise ConflictError(
+                f"{', '.join(names)} would lead nowhere without {experiment_id}.", fix="Let it lead to another first."
+            )
+        await self._change(lambda serving: serving.without_model(experiment_id))
+        self._resident.pop(experiment_id, None)
+        self._drop_unused_bases()
+
+    async def set_route(self, name: str, route: Route, *, newest: bool = False) -> None:
+        """Let a name lead to a model from now on, or to two; every one of them is loaded and verified before.
+
+        Args:
+            newest: see ``ServingSet.with_route``.
+
+        Raises:
+            ModelNotFoundError, AdapterFormatError: the name leads where it led.
+        """
+        for experiment_id in route.models:
+            if experiment_id not in self._resident:
+                await self._load_once(experiment_id)
+        await self._change(lambda serving: serving.with_route(name, route, newest=newest))
+
+    async def remove_route(self, name: str) -> None:
+        """
+        Raises:
+            NotFoundError: this service has no such name.
+        """
+        if name not in self.serving.routes:
+            raise NotFoundError(f"This service has no name {name[:80]!r}.", fix="See GET /models.")
+        await self._change(lambda serving: serving.without_route(name))
+
+    async def restore(self) -> None:
+        """Read what was served before the last end, and load what its names lead to; ``restore_others`` does the rest.
+
+        What fails is kept in ``failures``, and keeps nothing else from being served.
+
+        Raises:
+            CorruptFileError: the file of the serving set cannot be read.
+        """
+        self.serving = ServingSet.read(self._options.state_file)
+        await self._load_all(model for route in self.serving.routes.values() for model in route.models)
+
+    async def restore_others(self) -> None:
+        """Load the models that no name leads to, as far as their files are still the same."""
+        await self._load_all(list(self.serving.models))
+
+    async def serve_newest(self) -> None:
+        """Let the default lead to the newest finished experiment; without one there is no default yet.
+
+        Raises:
+            AdapterFormatError: the newest model cannot be served; the default leads where it led.
+        """
+        try:
+            newest = await self._in_thread(lambda: find_experiment(self._options.results_folder, LATEST).id)
+        except NotFoundError:
+            return
+        await self.set_route(DEFAULT_ROUTE, Route(newest), newest=True)
+
+    def close(self) -> None:
+        """End the thread that reads files."""
+        self._files.shutdown(wait=True, cancel_futures=True)
+
+    def _target(self, name: str) -> str:
+        """The id that a name leads to, or the name itself where only files or the registry can tell."""
+        route = self.serving.routes.get(name)
+        if route is not None:
+            return route.canary if route.canary and random.random() < route.share else route.model  # noqa: S311
+        known = self._names.get(name)
+        return known[1] if known and known[0] > time.monotonic() else name
+
+    async def _experiment_id(self, name: str) -> str:
+        target = self._target(name)
+        if target != name or target in self.serving.models:
+            return target
+        if name == DEFAULT_ROUTE:
+            raise ModelNotFoundError(
+                "This service has no default model.", fix="Send `model`, or POST /models/ID/switch."
+            )
+        found = await self._in_thread(lambda: self._look_up(name))
+        self._names[name] = (time.monotonic() + NAME_LIFETIME, found)
+        while len(self._names) > KNOWN_NAMES:
+            self._names.popitem(last=False)
+        return found
+
+    def _look_up(self, name: str) -> str:
+        try:
+            return find_experiment(self._options.results_folder, name).id
+        except NotFoundError as error:
+            known = None if name == LATEST else self._ask_registry(name)
+            if known is None:
+                raise ModelNotFoundError(error.message, fix=error.fix) from error
+            return known
+
+    async def _load_all(self, experiment_ids: Iterable[str]) -> None:
+        for experiment_id in dict.fromkeys(experiment_ids):
+            if experiment_id not in self._resident and experiment_id not in self.failures:
+                try:
+                    await self._load_once(experiment_id)
+                except LoramillError as error:
+                    self.failures[experiment_id] = error
+
+    async def _load_once(self, experiment_id: str, *, any_version: bool = False) -> ServedModel:
+        """Load a model; callers that want the same one at the same time wait for the same load."""
+        key = (experiment_id, any_version)
+        task = self._loads.get(key)
+        if task is None:
+            task = asyncio.create_task(self._load(experiment_id, any_version))
+            self._loads[key] = task
+            task.add_done_callback(lambda _: self._loads.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, experiment_id: str, any_version: bool) -> ServedModel:
+        pinned = None if any_version else self.serving.models.get(experiment_id)
+        model = await self._in_thread(lambda: self._read(experiment_id, pinned))
+        if self.serving.models.get(experiment_id) != model.saved.version:
+            await self._change(lambda serving: serving.with_model(experiment_id, model.saved.version))
+        self._resident[experiment_id] = model
+        self._resident.move_to_end(experiment_id)
+        self._evict()
+        return model
+
+    def _read(self, experiment_id: str, pinned: str | None) -> ServedModel:
+        try:
+            saved = SavedModel.read(find_experiment(self._options.results_folder, experiment_id))
+        except NotFoundError as error:
+            raise ModelNotFoundError(error.message, fix=error.fix) from error
+        if pinned and saved.version != pinned:
+            raise AdapterFormatError(
+                f"The files of {experiment_id} are not those that were verified: {pinned} is now {saved.version}.",
+                fix=f"If that is meant to be so, load it again: POST /models/{experiment_id}/load",
+            )
+        name = saved.labels.base_model
+        if name not in self._bases:
+            self._bases[name] = LoadedBase.load(name, device=self._options.device, dtype=self._options.dtype)
+        return ServedModel.load(saved, self._bases[name])
+
+    async def _change(self, change: Callable[[ServingSet], ServingSet]) -> None:
+        """Serve another set from now on, and return when that is on disk; if it cannot be, all is as before."""
+        async with self._changing:
+            before, self.serving = self.serving, change(self.serving)
+            try:
+                await asyncio.to_thread(self.serving.write, self._options.state_file)
+            except BaseException:
+                self.serving = before
+                raise
+
+    def _evict(self) -> None:
+        """Drop the least recently used adapters above the limit; a name keeps its model in memory."""
+        used = sum(model.adapter.nbytes for model in self._resident.values())
+        for experiment_id in list(self._resident)[:-1]:
+            if used <= self._options.adapter_bytes:
+                return
+            if not self.serving.names_of(experiment_id):
+                used -= self._resident.pop(experiment_id).adapter.nbytes
+
+    def _drop_unused_bases(self) -> None:
+        if self._loads:  # one of them may be about to use it
+            return
+        used = {model.base for model in self._resident.values()}
+        for name, base in list(self._bases.items()):
+            if base not in used:
+                del self._bases[name]
+                self._on_drop(base)
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._files, work)

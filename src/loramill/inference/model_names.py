@@ -1,0 +1,61 @@
+"""From a name to an experiment: an id, ``latest``, or an alias or a stage of the model registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loramill.errors import NotFoundError
+from loramill.experiments.folder import ExperimentFolder
+from loramill.inference.saved_model import find_experiment
+from loramill.settings import Settings
+
+if TYPE_CHECKING:
+    from loramill.database import Database
+
+
+class RegistryNames:
+    """The names that the model registry of this home gives; it has none while there is no database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database: Database | None = None
+
+    def resolve(self, name: str) -> str | None:
+        """The experiment that an alias names, or the one that came last to a stage; ``None`` without one."""
+        from sqlalchemy.exc import DatabaseError
+
+        from loramill.experiments.registry import STAGES, ModelRegistry
+
+        database = self._open()
+        if database is None:
+            return None
+        try:
+            with database.reading() as session:
+                registry = ModelRegistry(session)
+                return registry.newest_in_stage(name) if name in STAGES else registry.resolve(name)
+        except (NotFoundError, DatabaseError):  # no such alias; or no tables yet
+            return None
+
+    def _open(self) -> Database | None:
+        if self._database is None:
+            file = self._settings.results_folder / "experiments.db"
+            if self._settings.database_url or file.is_file():
+                from loramill.database import Database  # SQLAlchemy: only where a name is no experiment
+
+                self._database = Database(self._settings.effective_database_url)
+        return self._database
+
+
+def resolve_experiment(settings: Settings, name: str) -> ExperimentFolder:
+    """The experiment that a caller means.
+
+    Raises:
+        NotFoundError: nothing has this name.
+    """
+    try:
+        return find_experiment(settings.results_folder, name)
+    except NotFoundError:
+        known = RegistryNames(settings).resolve(name)
+        if known is None:
+            raise
+        return find_experiment(settings.results_folder, known)

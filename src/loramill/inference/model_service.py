@@ -1,0 +1,106 @@
+"""What the routes of the service call: names, models, batches and metrics together, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from loramill.inference.answers import read_answer
+from loramill.inference.batcher import Batcher, BatchLimits
+from loramill.inference.model_host import HostOptions, ModelHost
+from loramill.inference.model_names import RegistryNames
+from loramill.inference.predictor import Prediction
+from loramill.inference.request_limits import RequestLimits, Texts
+from loramill.inference.served_model import LoadedBase, ServedModel
+from loramill.inference.serving_set import DEFAULT_ROUTE, Route
+from loramill.inference.telemetry import Telemetry
+
+
+class ModelService:
+    """Everything of one service but its HTTP.
+
+    Args:
+        registry: names that the model registry gives; ``None`` where only ids and the service's own names count.
+        default: experiment id, alias or stage that requests without a model get; by default what was served before, or
+            the newest experiment.
+    """
+
+    def __init__(
+        self,
+        options: HostOptions,
+        *,
+        batches: BatchLimits,
+        limits: RequestLimits,
+        registry: RegistryNames | None = None,
+        default: str | None = None,
+    ) -> None:
+        self.limits = limits
+        self.telemetry = Telemetry()
+        self.ready = False
+        self._batch_limits = batches
+        self._default = default
+        self._batcher: Batcher | None = None
+        self._restoring: asyncio.Task[None] | None = None
+        self.host = ModelHost(
+            options, resolve=registry.resolve if registry else lambda name: None, on_drop=self._forget_base
+        )
+        self.telemetry.observe_gauges(
+            waiting=lambda: self._batcher.queued_texts if self._batcher else 0,
+            models=lambda: len(self.host.resident),
+            nbytes=lambda: sum(model.adapter.nbytes for model in self.host.resident),
+        )
+
+    async def start(self) -> None:
+        """Load what is to be served, and take requests from then on. Models without a name follow in the background.
+
+        Raises:
+            ModelNotFoundError, AdapterFormatError: the default that was asked for cannot be served.
+            CorruptFileError: the file of the serving set cannot be read.
+        """
+        self._batcher = Batcher(self._batch_limits, self.telemetry.count_batch)
+        await self.host.restore()
+        if self._default:
+            chosen = await self.host.get(self._default)
+            await self.host.set_route(DEFAULT_ROUTE, Route(chosen.saved.experiment_id))
+        elif self.host.serving.default_is_newest:
+            await self.host.serve_newest()
+        self._restoring = asyncio.create_task(self.host.restore_others())
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Answer what was accepted, then end."""
+        self.ready = False
+        if self._restoring:
+            self._restoring.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restoring
+        if self._batcher:
+            await self._batcher.close()
+        self.host.close()
+
+    async def predict(self, name: str | None, texts: Texts) -> list[Prediction]:
+        """The answer of one version of one model for every text.
+
+        Raises:
+            ModelNotFoundError, AdapterFormatError: there is no such model, or it cannot be served.
+            OverloadedError, UnavailableError: not now.
+            PredictionError: the model failed on one of the texts.
+        """
+        start = time.perf_counter()
+        model = self.host.find(name) or await self.host.get(name)
+        return await self._answer(model, texts, start)
+
+    async def _answer(self, model: ServedModel, texts: Texts, start: float) -> list[Prediction]:
+        if self._batcher is None:
+            raise AssertionError("start() comes before predict()")
+        logits = await self._batcher.classify(model, texts.firsts, texts.seconds)
+        latency_ms = (time.perf_counter() - start) * 1000
+        answers = [read_answer(values, model.saved.labels) for values in logits]
+        self.telemetry.count_texts(model, len(texts))
+        rows = zip(answers, logits, texts.firsts, strict=True)
+        return [Prediction(answer, values, latency_ms, model, text) for answer, values, text in rows]
+
+    def _forget_base(self, base: LoadedBase) -> None:
+        if self._batcher:
+            self._batcher.forget(base)

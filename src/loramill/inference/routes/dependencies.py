@@ -1,0 +1,26 @@
+"""What routes need of the app that they are part of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from loramill.inference.model_service import ModelService
+from loramill.inference.served_model import ServedModel
+
+
+def get_service(request: Request) -> ModelService:
+    service: ModelService = request.app.state.service
+    return service
+
+
+Service = Annotated[ModelService, Depends(get_service)]
+
+
+def model_headers(model: ServedModel) -> dict[str, str]:
+    """Which experiment answered, and which version of it: from here a reply is traced back to its data."""
+    return {
+        "X-Loramill-Experiment": model.saved.experiment_id,
+        "X-Loramill-Adapter-Version": model.saved.version,
+    }

@@ -1,0 +1,94 @@
+"""What a service serves, as one small file: a restart, planned or not, serves the same again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from loramill.errors import CorruptFileError
+from loramill.files import write_json
+
+DEFAULT_ROUTE = "default"
+"""The name that requests without a model mean."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a name leads.
+
+    Attributes:
+        model: experiment id.
+        canary: another experiment id that gets ``share`` (0 to 1) of the requests.
+    """
+
+    model: str
+    canary: str | None = None
+    share: float = 0.0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self.model, self.canary) if self.canary else (self.model,)
+
+
+@dataclass(frozen=True)
+class ServingSet:
+    """The models of a service and its names for them; never changed in place, so that readers see one state.
+
+    Attributes:
+        models: experiment id -> the version that was verified.
+        routes: name -> route; ``DEFAULT_ROUTE`` is one of them.
+        default_is_newest: the default was not chosen by anybody: at the next start it is the newest experiment again.
+    """
+
+    models: Mapping[str, str] = field(default_factory=dict)
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    default_is_newest: bool = True
+
+    def with_model(self, experiment_id: str, version: str) -> ServingSet:
+        return replace(self, models={**self.models, experiment_id: version})
+
+    def without_model(self, experiment_id: str) -> ServingSet:
+        return replace(self, models={name: version for name, version in self.models.items() if name != experiment_id})
+
+    def with_route(self, name: str, route: Route, *, newest: bool = False) -> ServingSet:
+        """
+        Args:
+            newest: the model is the default only since it is the newest.
+        """
+        is_newest = newest if name == DEFAULT_ROUTE else self.default_is_newest
+        return replace(self, routes={**self.routes, name: route}, default_is_newest=is_newest)
+
+    def without_route(self, name: str) -> ServingSet:
+        return replace(self, routes={known: route for known, route in self.routes.items() if known != name})
+
+    def names_of(self, experiment_id: str) -> list[str]:
+        """The names that lead to a model, as canary too."""
+        return sorted(name for name, route in self.routes.items() if experiment_id in route.models)
+
+    def write(self, path: Path) -> None:
+        """
+        Raises:
+            DiskFullError, UnwritableError, StorageError: the old file is untouched.
+        """
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> ServingSet:
+        """What was written; an empty set when there is no file.
+
+        Raises:
+            CorruptFileError: the file is something else.
+        """
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            routes = {str(name): Route(**route) for name, route in stored["routes"].items()}
+            models = {str(name): str(version) for name, version in stored["models"].items()}
+            return cls(models, routes, bool(stored["default_is_newest"]))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptFileError(
+                f"{path} does not say what was served: {error!r}", fix="Delete it, then load the models again."
+            ) from error
