@@ -67,7 +67,33 @@ class ProgressLines:
         }
         if self._task is None:
             self._task = self._bar.add_task("training", total=event["total_steps"], **fields)
-        self._bar.update(self._task, completed=event["step"], **fields)
+        self._bar.update(self._task, completed=event["step"], total=event["total_steps"], **fields)
+
+
+class SweepLines(ProgressLines):
+    """Events of many trials: one bar over all their steps, each evaluation under its trial's name, notes once.
+
+    The events carry ``experiment_id``.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._steps: dict[str, tuple[int, int]] = {}
+        self._said: set[str] = set()
+
+    def show(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "log":
+                self._steps[event["experiment_id"]] = event["step"], event["total_steps"]
+                if self._console.is_terminal:
+                    done, total = (sum(numbers) for numbers in zip(*self._steps.values(), strict=True))
+                    self._advance({**event, "step": done, "total_steps": total})
+            case "eval":
+                line = f"{event['experiment_id']}  {describe_event(event)}"
+                self._console.print(escape(line), highlight=False, soft_wrap=True)
+            case "note" | "warning" if event["message"] not in self._said:
+                self._said.add(event["message"])
+                super().show(event)
 
 
 def result_table(folder: ExperimentFolder, metrics: dict[str, Any]) -> Table:

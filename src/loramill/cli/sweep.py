@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loramill.cli.config_options import Assignments, ConfigCommand, ConfigFile, read_config
-from loramill.cli.run_display import ProgressLines
+from loramill.cli.run_display import SweepLines
+from loramill.cli.tables import print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
@@ -52,7 +53,7 @@ def sweep(
     database = Database(settings.effective_database_url)
     database.upgrade()
     console = Console(stderr=True)
-    with stop_on_signals() as should_stop, ProgressLines(console) as progress:
+    with stop_on_signals() as should_stop, SweepLines(console) as progress:
         wiring: dict[str, Any] = {
             "settings": settings,
             "database": database,
@@ -70,7 +71,7 @@ def sweep(
     if as_json:
         typer.echo(json.dumps(_document(runner.sweep, settings), ensure_ascii=False))
     else:
-        Console().print(_table(runner.sweep))
+        print_people(_table(runner.sweep))
     if any(trial.status == "REVOKED" for trial in runner.sweep.trials):
         console.print(f"Stopped. Go on with: loramill sweep --resume {runner.sweep.sweep_id}", highlight=False)
         raise typer.Exit(STOPPED_BY_USER)
@@ -122,7 +123,10 @@ def _trial(entry: TrialEntry, settings: Settings) -> dict[str, Any]:
 def _table(sweep: Sweep) -> Table:
     """Trials, best first; those that were stopped early come after those that ran to their end."""
     keys = list(dict.fromkeys(key for trial in sweep.trials for key in trial.overrides))
-    table = Table("trial", *keys, sweep.metric, "status", title=f"Sweep {sweep.sweep_id}", title_justify="left")
+    table = Table(title=f"Sweep {sweep.sweep_id}", title_justify="left")
+    table.add_column("trial", no_wrap=True)
+    for name in (*keys, sweep.metric, "status"):
+        table.add_column(name, overflow="fold")
     ranked = sorted(sweep.trials, key=lambda trial: (trial.status != "SUCCESS", -(trial.score or 0.0)))
     for trial in ranked:
         values = [_shown(trial.overrides.get(key)) for key in keys]
