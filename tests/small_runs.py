@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import string
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loramill.config.load import load_config
+from loramill.config.load import load_config, parse_config
 from loramill.config.schema import ExperimentConfig
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training.run import RunResult, run_training
@@ -104,3 +105,10 @@ def train(
         config, folder=folder, data_folder=home / "data", on_event=on_event, should_stop=should_stop, resume=resume
     )
     return result, folder
+
+
+def train_in_own_session(home: Path, experiment_id: str, resume: bool) -> None:
+    """What a process of its own does: train what a folder's config says. Killing its group ends its children too."""
+    os.setsid()
+    folder = ExperimentFolder.open(home / "results", experiment_id)
+    train(parse_config(folder.read_config_tree()), home, folder=folder, resume=resume)
