@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.data.rows import Hashes, combine_hashes, hash_strings
+from loramill.data.rows import Hashes, combine_hashes, hash_repeated_strings, hash_strings
 from loramill.data.version_manager import DataVersionManager
-from loramill.data.versions import DataVersion
+from loramill.data.versions import DataVersion, one_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,10 +83,10 @@ class _Rows:
 
     @classmethod
     def of(cls, table: pa.Table) -> _Rows:
-        columns = [column.combine_chunks() for column in table.columns]
-        hashed = [hash_strings(column) if len(column) else np.zeros(0, dtype=np.uint64) for column in columns]
-        texts = hashed[0] if len(hashed) == 2 else combine_hashes(hashed[0], hashed[1])
-        return cls(texts, combine_hashes(texts, hashed[-1]))
+        columns = [one_array(column) for column in table.columns]
+        hashed = [hash_strings(column) for column in columns[:-1]]
+        texts = hashed[0] if len(hashed) == 1 else combine_hashes(*hashed)
+        return cls(texts, combine_hashes(texts, hash_repeated_strings(columns[-1])))
 
 
 def _not_shared(before: DataVersion, after: DataVersion) -> tuple[list[str], list[str]]:
@@ -98,7 +98,13 @@ def _not_shared(before: DataVersion, after: DataVersion) -> tuple[list[str], lis
 
 def _also_in(own: Hashes, other: Hashes) -> NDArray[np.bool_]:
     """Whether each row has its counterpart in the other bag: the third copy needs three there."""
-    return np.isin(combine_hashes(own, _occurrence(own)), combine_hashes(other, _occurrence(other)))
+    counterparts = np.sort(combine_hashes(other, _occurrence(other)))
+    if not len(counterparts):
+        return np.zeros(len(own), dtype=bool)
+    wanted = combine_hashes(own, _occurrence(own))
+    place = np.minimum(np.searchsorted(counterparts, wanted), len(counterparts) - 1)
+    found: NDArray[np.bool_] = counterparts[place] == wanted
+    return found
 
 
 def _matched(own: Hashes, other: Hashes) -> tuple[Indices, Indices]:

@@ -129,6 +129,13 @@ def hash_strings(texts: pa.LargeStringArray) -> Hashes:
     )
 
 
+def hash_repeated_strings(texts: pa.LargeStringArray) -> Hashes:
+    """``hash_strings`` for a column with few different values, such as labels: each is hashed once."""
+    coded = texts.fill_null("").dictionary_encode()
+    hashes: Hashes = hash_strings(coded.dictionary)[coded.indices.to_numpy(zero_copy_only=False)]
+    return hashes
+
+
 def string_buffers(texts: pa.LargeStringArray) -> tuple[memoryview, NDArray[np.int64]]:
     """(UTF-8 bytes, offsets ``[rows + 1]`` into them) without a copy; slots of nulls are empty."""
     offsets = np.frombuffer(texts.buffers()[1] or b"", dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]

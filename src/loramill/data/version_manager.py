@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramill.data.chunk_store import ChunkStore
 from loramill.data.chunks import chunks_of, decode_chunk, rows_id
-from loramill.data.rows import SplitRows, combine_hashes, hash_strings
+from loramill.data.rows import SplitRows, combine_hashes, hash_repeated_strings, hash_strings
 from loramill.data.versions import (
     DataVersion,
     Stored,
@@ -223,8 +223,9 @@ class DataVersionManager:
 
     def _store_chunks(self, columns: Sequence[pa.LargeStringArray]) -> tuple[int, list[tuple[str, int]]]:
         hashes = hash_strings(columns[0])
-        for column in columns[1:]:
+        for column in columns[1:-1]:
             hashes = combine_hashes(hashes, hash_strings(column))
+        hashes = combine_hashes(hashes, hash_repeated_strings(columns[-1]))
         store = ChunkStore(self._packs)
         chunks: list[tuple[str, int]] = []
         cut = ((chunk, int(hashes[chunk.first_row])) for chunk in chunks_of(columns, hashes, store.starting_with))
