@@ -94,12 +94,16 @@ class SweepRunner:
     def submit(
         self, config: ExperimentConfig, batch: Sequence[Overrides], owner: str | None = None
     ) -> list[TrialEntry]:
-        """Record an experiment for each trial, all or none."""
+        """Record an experiment for each trial, all or none.
+
+        Raises:
+            ConfigError: a value of the sweep is not allowed.
+        """
+        first = len(self.sweep.trials) + 1
+        configs = [trial_config(config, overrides, number) for number, overrides in enumerate(batch, start=first)]
         entries: list[TrialEntry] = []
         with self._database.transaction() as session:
-            for overrides in batch:
-                number = len(self.sweep.trials) + len(entries) + 1
-                own = trial_config(config, overrides, number)
+            for own, overrides in zip(configs, batch, strict=True):
                 folder = create_folder(own, self._settings)
                 new = NewExperiment.from_config(folder.id, own, owner=owner, sweep_id=self.sweep.sweep_id)
                 ExperimentStore(session).create(new)

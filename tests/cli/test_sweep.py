@@ -1,0 +1,104 @@
+"""``loramill sweep``: many trials as one command, each of them an experiment of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from loramill.cli.sweep import app as sweep_app
+from loramill.cli.train import app as train_app
+from loramill.database import Database
+from loramill.experiments.store import ExperimentStore
+from loramill.jobs.sweep import Sweep
+from loramill.settings import Settings
+from small_models import save_small_model
+from small_runs import small_config, write_rows
+
+RATES = "training.learning_rate=1e-5,1e-2"
+
+
+@pytest.fixture
+def config_file(home: Path) -> Path:
+    """A config that a small random model learns from in a second."""
+    config = small_config(
+        save_small_model("bert", home / "model"), write_rows(home / "rows"), training__num_train_epochs=3
+    )
+    file = home / "small.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    return file
+
+
+def call(app: Any, *arguments: object) -> dict[str, Any]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def adapter_of(trial: dict[str, Any]) -> bytes:
+    return (Path(trial["folder"]) / "artifacts" / "final_model" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_grid_trains_every_trial_and_names_the_best(config_file: Path, home_database: Database) -> None:
+    found = call(sweep_app, config_file, "--grid", "lora.r=2,4", "--grid", RATES, "--json")
+
+    assert len(found["trials"]) == 4
+    assert [trial["status"] for trial in found["trials"]] == ["SUCCESS"] * 4
+    settings = {
+        (trial["config"]["lora"]["r"], trial["config"]["training"]["learning_rate"]) for trial in found["trials"]
+    }
+    assert settings == {(2, 1e-5), (2, 1e-2), (4, 1e-5), (4, 1e-2)}
+    accuracies = {trial["experiment_id"]: trial["metrics"]["eval"]["accuracy"] for trial in found["trials"]}
+    assert accuracies[found["best"]] == max(accuracies.values()) > min(accuracies.values())
+    with home_database.reading() as session:
+        rows = [ExperimentStore(session).get(name) for name in accuracies]
+        assert {(row.status, row.sweep_id) for row in rows} == {("SUCCESS", found["sweep_id"])}
+
+
+def test_each_adapter_is_the_one_that_a_run_alone_gives(config_file: Path) -> None:
+    swept = call(sweep_app, config_file, "--grid", "training.seed=1,2", "--json")
+    for trial in swept["trials"]:
+        alone = call(train_app, config_file, "--seed", trial["config"]["training"]["seed"], "--json")
+        assert adapter_of(alone) == adapter_of(trial)
+
+
+def test_halving_stops_the_worse_trials_early(config_file: Path) -> None:
+    rates = "training.learning_rate=1e-6,1e-5,1e-4,1e-2"
+    found = call(sweep_app, config_file, "--grid", rates, "--halving", "--keep", 4, "--rungs", 1, "--json")
+    states = {trial["config"]["training"]["learning_rate"]: trial["status"] for trial in found["trials"]}
+    assert sorted(states.values()) == ["PRUNED", "PRUNED", "PRUNED", "SUCCESS"]
+    steps = {trial["status"]: trial["metrics"]["train"]["steps"] for trial in found["trials"]}
+    assert steps["PRUNED"] < steps["SUCCESS"]
+
+
+def test_tpe_draws_from_the_ranges(config_file: Path) -> None:
+    rates = "training.learning_rate=1e-4..1e-2"
+    found = call(sweep_app, config_file, "--grid", rates, "--sampler", "tpe", "--trials", 4, "--batch", 2, "--json")
+    drawn = [trial["config"]["training"]["learning_rate"] for trial in found["trials"]]
+    assert len(set(drawn)) == 4
+    assert all(1e-4 <= rate <= 1e-2 for rate in drawn)
+
+
+def test_an_interrupted_sweep_goes_on_with_what_it_owes(config_file: Path) -> None:
+    whole = call(sweep_app, config_file, "--grid", RATES, "--json")
+    settings = Settings.load()
+    sweep = Sweep.load(settings, whole["sweep_id"])
+    sweep.trials[1].status = "REVOKED"  # as a stopped sweep leaves it
+    sweep.save(settings)
+
+    again = call(sweep_app, "--resume", whole["sweep_id"], "--json")
+
+    assert [trial["status"] for trial in again["trials"]] == ["SUCCESS", "SUCCESS"]
+    assert [adapter_of(trial) for trial in again["trials"]] == [adapter_of(trial) for trial in whole["trials"]]
+
+
+def test_values_that_no_config_allows_are_refused_before_anything_is_recorded(config_file: Path, home: Path) -> None:
+    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", "lora.r=4,0", "--json"])
+    assert result.exit_code != 0
+    assert "lora.r" in str(result.exception)
+    assert not list((home / "results").glob("small*"))
