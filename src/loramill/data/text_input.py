@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
+from loramill.data.encodings import Utf8Counter, encoding_of_head, legacy_encoding
 from loramill.errors import DataTooLargeError, UnreadableDataError
 
 if TYPE_CHECKING:
@@ -24,23 +24,6 @@ if TYPE_CHECKING:
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BLOCK = 1 << 20
 HEAD = 1 << 18
-BOMS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-LEGACY_ENCODINGS = (
-    *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "utf_16_le", "utf_16_be"),
-    *("cp1252", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256"),
-)
-"""What a file may be when it is not UTF-8. One encoding for each script: cp1250 and its kin differ from cp1252 by a
-few letters, and short texts cannot tell them apart."""
-
-
-SHORTEST_FOREIGN_RUN = 1.6
-"""Mean length of runs of high bytes from which a text is not in a Latin script."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +51,11 @@ class TextFacts:
         encoding: Python's name of the encoding.
         is_damaged: some bytes are not valid in it; they become U+FFFD.
         head: the first characters, cut at a line end when there is one.
-        has_carriage_returns: lines end in ``\\r\\n`` or ``\\r``.
     """
 
     encoding: str
     is_damaged: bool
     head: str
-    has_carriage_returns: bool
 
 
 class BoundedFile:
@@ -156,23 +137,21 @@ def scan_text(path: Path, limits: ReadLimits) -> TextFacts:
         UnreadableDataError: it is binary.
     """
     head = b""
-    has_carriage_returns = False
-    valid = _Utf8Counter()
+    valid = Utf8Counter()
     lines = _LineLengths(path, limits.max_line_bytes)
     with BoundedFile(path, limits) as file:
         for block in _blocks(file):
             if not head:
                 head = block[:HEAD]
-                encoding = _encoding_of_head(path, head)
+                encoding = encoding_of_head(path, head)
             lines.add(block)
             valid.add(block)
-            has_carriage_returns = has_carriage_returns or b"\r" in block
     if not head:
-        return TextFacts("utf-8", is_damaged=False, head="", has_carriage_returns=False)
+        return TextFacts("utf-8", is_damaged=False, head="")
     if encoding is None:
-        encoding = "utf-8" if valid.is_probable else _legacy_encoding(valid.sample or head)
+        encoding = "utf-8" if valid.is_probable else legacy_encoding(valid.sample or head)
     is_damaged = encoding.startswith("utf-8") and valid.invalid > 0
-    return TextFacts(encoding, is_damaged, _decoded_head(head, encoding), has_carriage_returns)
+    return TextFacts(encoding, is_damaged, _decoded_head(head, encoding))
 
 
 def open_text(path: Path, facts: TextFacts, limits: ReadLimits) -> Utf8Stream:
@@ -218,32 +197,6 @@ class _LineLengths:
         self._line += len(ends)
 
 
-class _Utf8Counter:
-    """Counts bytes that are not UTF-8, and keeps lines that have non-ASCII bytes for a closer look."""
-
-    def __init__(self) -> None:
-        self.invalid = 0
-        self.valid = 0
-        self.sample = b""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-
-    def add(self, block: bytes) -> None:
-        if block.isascii() and not self._decoder.getstate()[0]:
-            return
-        text = self._decoder.decode(block)
-        characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        escaped = (characters >= 0xDC80) & (characters <= 0xDCFF)
-        self.invalid += int(escaped.sum())
-        self.valid += int((characters > 0x7F).sum() - escaped.sum())
-        if len(self.sample) < HEAD:
-            self.sample += b"\n".join(line for line in block.split(b"\n") if not line.isascii())[:HEAD]
-
-    @property
-    def is_probable(self) -> bool:
-        """UTF-8 with damage is likelier than another encoding: in those hardly any byte pair is valid UTF-8."""
-        return self.invalid <= self.valid
-
-
 def _open(path: Path) -> tuple[IO[bytes], IO[bytes]]:
     """(decompressed bytes, the file as it is on disk): the same for a file that is not compressed."""
     compression = COMPRESSIONS.get(path.suffix.lower())
@@ -262,36 +215,6 @@ def _open(path: Path) -> tuple[IO[bytes], IO[bytes]]:
 def _blocks(file: BoundedFile) -> Iterator[bytes]:
     while block := file.read():
         yield block
-
-
-def _encoding_of_head(path: Path, head: bytes) -> str | None:
-    """The encoding that a byte order mark or zero bytes give away; refuses what is no text."""
-    for mark, encoding in BOMS:
-        if head.startswith(mark):
-            return encoding
-    data = np.frombuffer(head.ljust(2)[: max(1, len(head) // 2) * 2], dtype=np.uint8)
-    zeros = data == 0
-    if zeros[1::2].mean() > 0.3 > zeros[::2].mean():
-        return "utf-16-le"
-    if zeros[::2].mean() > 0.3 > zeros[1::2].mean():
-        return "utf-16-be"
-    controls = (data < 32) & ~np.isin(data, (9, 10, 13, 27, 12, 11))
-    if controls.mean() > 0.1:
-        raise UnreadableDataError(
-            f"{path.name} is binary, not text.", fix="Give a csv, tsv, jsonl or parquet file under its right name."
-        )
-    return None
-
-
-def _legacy_encoding(sample: bytes) -> str:
-    """Alone among ASCII letters, a high byte is an accented letter; other scripts have runs of them."""
-    from charset_normalizer import from_bytes
-
-    runs = re.findall(rb"[\x80-\xff]+", sample)
-    if sum(map(len, runs)) < SHORTEST_FOREIGN_RUN * len(runs):
-        return "cp1252"
-    best = from_bytes(sample, cp_isolation=list(LEGACY_ENCODINGS)).best()
-    return best.encoding if best else "cp1252"
 
 
 def _decoded_head(head: bytes, encoding: str) -> str:
