@@ -54,6 +54,11 @@ class BaseRunner:
         self._merged: tuple[ServedModel, ServingBank] | None = None
         self._alone: tuple[ServedModel | None, int] = (None, 0)
 
+    @property
+    def merged(self) -> ServedModel | None:
+        """The model with merged weights, if one has them."""
+        return self._merged[0] if self._merged else None
+
     @torch.inference_mode()
     def run(self, texts: Sequence[TokenisedText]) -> list[Logits]:
         """The logits of every text, ``[labels]`` each."""

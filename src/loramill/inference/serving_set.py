@@ -88,7 +88,7 @@ class ServingSet:
             return cls(models, routes, bool(stored["default_is_newest"]))
         except FileNotFoundError:
             return cls()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptFileError(
                 f"{path} does not say what was served: {error!r}", fix="Delete it, then load the models again."
             ) from error
