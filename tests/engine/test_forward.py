@@ -11,32 +11,18 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from loramill.base_models import locate_base_model
-from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
-from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.base import FrozenBase
 from loramill.engine.batching import TokenRows, build_batch
 from loramill.engine.families import SITES
 from loramill.engine.forward import classify
 from loramill.engine.peft_format import load_adapter, named_tensors, save_adapter
 from loramill.engine.tokenizer import load_tokenizer, tokenize
+from small_models import padded_inputs, random_adapter, small_base
 
 CPU = torch.device("cpu")
 TEXTS = ["a b c", "the", "x y z q r s t u v w", "a", "m n o p a b", "q", "b c d e f g h i j k l", "z z z z"]
 PAIRS = ["d e", "f g h", "i", "j k l m", "n", "o p q r s", "t", "u v w"]
-
-
-def small_base(folder: Path, dtype: torch.dtype = torch.float32) -> FrozenBase:
-    files = locate_base_model(str(folder))
-    return load_base(files.config, files.weights, dtype=dtype, device=CPU)
-
-
-def random_adapter(base: FrozenBase, **changes: object) -> Adapter:
-    """An adapter with every value drawn: with B = 0 an update would be invisible."""
-    spec = AdapterSpec(rank=4, alpha=8, sites=("query", "value"), dropout=0.0, labels=3, seed=1)
-    adapter = Adapter(base, AdapterSpec(**{**vars(spec), **changes}), dtype=base.embeddings.norm.weight.dtype)
-    with torch.no_grad():
-        adapter.values.normal_(0, 0.2, generator=torch.Generator().manual_seed(7))
-    return adapter
 
 
 def rows_of(folder: Path, pairs: bool) -> TokenRows:
@@ -48,17 +34,6 @@ def peft_model(folder: Path, base: FrozenBase, adapter: Adapter, saved: Path) ->
     save_adapter(saved, base, adapter, base_name=str(folder))
     plain = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=adapter.spec.labels)
     return peft.PeftModel.from_pretrained(plain, saved, is_trainable=True).eval()
-
-
-def padded(rows: TokenRows, model_type: str) -> dict[str, Tensor]:
-    width = int(rows.lengths.max())
-    ids, types, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-    for row, (first, length) in enumerate(zip(rows.starts, rows.lengths, strict=False)):
-        ids[row, :length] = torch.from_numpy(rows.token_ids[first : first + length])
-        types[row, :length] = torch.from_numpy(rows.type_ids[first : first + length])
-        mask[row, :length] = 1
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    return inputs if model_type == "distilbert" else {**inputs, "token_type_ids": types}
 
 
 @pytest.mark.parametrize("padded_buckets", [False, True])
@@ -78,7 +53,7 @@ def test_logits_and_gradients_equal_peft(
     torch.nn.functional.cross_entropy(logits, labels).backward()
 
     oracle = peft_model(small_model, base, adapter, tmp_path)
-    expected = oracle(**padded(rows, base.architecture.model_type))["logits"]
+    expected = oracle(**padded_inputs(rows, base.architecture.model_type))["logits"]
     torch.nn.functional.cross_entropy(expected, labels).backward()
 
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ followed by a residual connection and LayerNorm. A ``Family`` is a table of name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from loramill.errors import ConfigError, ModelError, Problem
@@ -94,19 +94,17 @@ class Architecture:
         return self.hidden_size, self.hidden_size
 
 
-_BERT_SITES: Mapping[Site, str] = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-}
-
 BERT = Family(
     prefix="bert",
     layer="encoder.layer.{i}",
-    sites=_BERT_SITES,
+    sites={
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_output": "attention.output.dense",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+    },
     attention_norm="attention.output.LayerNorm",
     output_norm="output.LayerNorm",
     word_embeddings="embeddings.word_embeddings",
@@ -120,17 +118,9 @@ BERT = Family(
     ),
 )
 
-ROBERTA = Family(
+ROBERTA = replace(
+    BERT,
     prefix="roberta",
-    layer="encoder.layer.{i}",
-    sites=_BERT_SITES,
-    attention_norm="attention.output.LayerNorm",
-    output_norm="output.LayerNorm",
-    word_embeddings="embeddings.word_embeddings",
-    position_embeddings="embeddings.position_embeddings",
-    type_embeddings="embeddings.token_type_embeddings",
-    embeddings_norm="embeddings.LayerNorm",
-    embeddings_projection=None,
     head=(
         HeadLayer("classifier.dense", "tanh", pretrained=False, saved_as="classifier"),
         HeadLayer("classifier.out_proj", "none", pretrained=False, saved_as="classifier"),
