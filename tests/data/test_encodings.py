@@ -39,4 +39,7 @@ def test_valid_and_invalid_bytes_are_counted_across_blocks() -> None:
 def test_lonely_high_bytes_are_accents() -> None:
     assert legacy_encoding("Le café noir, l'été à Paris".encode("cp1252")) == "cp1252"
     assert legacy_encoding("Очень хороший фильм, всем советую".encode("cp1251")) == "cp1251"
-    assert legacy_encoding("这本书很好看，推荐给大家阅读。质量太差了，物流也很慢，我很失望。".encode("gb18030")) == "gb18030"
+    assert (
+        legacy_encoding("这本书很好看，推荐给大家阅读。质量太差了，物流也很慢，我很失望。".encode("gb18030"))
+        == "gb18030"
+    )

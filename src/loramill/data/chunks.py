@@ -15,6 +15,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from loramill.data.arrays import from_numpy, valid_rows
 from loramill.data.rows import Hashes, string_buffers
 from loramill.errors import CorruptFileError
 
@@ -66,7 +67,7 @@ def encode_chunk(columns: Sequence[pa.LargeStringArray], start: int, rows: int) 
         data, offsets = string_buffers(part)
         lengths = np.diff(offsets).astype("<i4")
         if part.null_count:
-            lengths[~part.is_valid().to_numpy(zero_copy_only=False)] = NULL
+            lengths[~valid_rows(part)] = NULL
         parts.append(lengths.tobytes())
         contents.append(data[offsets[0] : offsets[-1]])
     return b"".join([*parts, *contents])
@@ -93,7 +94,7 @@ def decode_chunk(content: bytes, chunk_id: str) -> list[pa.LargeStringArray]:
         np.cumsum(np.maximum(sizes, 0), out=offsets[1:])
         data = content[position : position + int(offsets[-1])]
         position += len(data)
-        valid = pa.array(sizes >= 0).buffers()[1] if (sizes < 0).any() else None
+        valid = from_numpy(sizes >= 0).buffers()[1] if (sizes < 0).any() else None
         columns.append(pa.LargeStringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(data), valid))
     return columns
 
@@ -143,10 +144,7 @@ def rows_id(columns: Sequence[pa.LargeStringArray]) -> str:
 
 
 def _nulls(column: pa.LargeStringArray) -> NDArray[np.bool_]:
-    if not column.null_count:
-        return np.zeros(len(column), dtype=bool)
-    nulls: NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
-    return nulls
+    return ~valid_rows(column)
 
 
 def _stored_beginning(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loramill.config.schema import ValidationRules
+from loramill.data.arrays import from_numpy, strings
 from loramill.data.checks.duplicates import check_copies
 from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels
@@ -133,20 +134,19 @@ def _repaired(
     rows: SplitRows, column: str, texts: pa.LargeStringArray, rule: TextRule, changes: list[Change]
 ) -> pa.LargeStringArray:
     """Texts with those at fault repaired; the others stay byte for byte."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     found = rule.find(texts)
     if rule.repair is None or not found.any():
         return texts
     positions = np.flatnonzero(found)
-    before = texts.take(positions)
+    before = texts.take(from_numpy(positions))
     after = rule.repair(before)
     for position, old, new in zip(positions.tolist(), before.to_pylist(), after.to_pylist(), strict=True):
         if old != new:
             row = int(rows.row_ids[position])
             changes.append(Change(rows.name, row, column, rule.code, "repaired", excerpt(old), excerpt(new)))
-    return pc.replace_with_mask(texts, pa.array(found), after)
+    return pc.replace_with_mask(texts, from_numpy(found), after)
 
 
 def _with_preferred_labels(rows: SplitRows, changes: list[Change]) -> SplitRows:
@@ -167,4 +167,4 @@ def _with_preferred_labels(rows: SplitRows, changes: list[Change]) -> SplitRows:
                 Change(rows.name, row, rows.columns.label, "label_spelling", "repaired", label, changed[label])
             )
             labels[position] = changed[label]
-    return replace(rows, labels=pa.array(labels, pa.string()))
+    return replace(rows, labels=strings(labels).cast(pa.string()))

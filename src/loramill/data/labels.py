@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.data.arrays import from_numpy, strings, to_numpy
 from loramill.errors import LabelError
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None
     if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
         inner = canonical_labels(flat.flatten(), names)
         offsets = flat.offsets.cast(pa.int32())
-        offsets = pa.array(offsets.to_numpy() - offsets[0].as_py(), pa.int32())
+        offsets = from_numpy(to_numpy(offsets) - offsets[0].as_py()).cast(pa.int32())
         return pa.ListArray.from_arrays(offsets, inner, mask=flat.is_null())
     if pa.types.is_floating(flat.type):
-        flat = pc.if_else(pc.is_finite(flat), flat, pa.scalar(None, flat.type))
+        flat = pc.if_else(pc.is_finite(flat), flat, pa.nulls(len(flat), flat.type))
     coded = flat.cast(pa.string()).dictionary_encode()
     spelling = _spellings(coded.dictionary.to_pylist(), names)
-    return pa.array(spelling, pa.string()).take(coded.indices)
+    return strings(spelling).cast(pa.string()).take(coded.indices)
 
 
 def find_label_set(labels: pa.Array, *, num_labels: int | None, names: Sequence[str] | None = None) -> LabelSet:
@@ -111,7 +112,7 @@ def encode_labels(labels: pa.Array, label_set: LabelSet, split: str) -> NDArray[
         return _encode_lists(labels, label_set, split)
     coded = labels.dictionary_encode()
     numbers = _numbers_of(coded.dictionary.to_pylist(), label_set, split)
-    encoded: NDArray[np.int64] = numbers[coded.indices.to_numpy(zero_copy_only=False)]
+    encoded: NDArray[np.int64] = numbers[to_numpy(coded.indices)]
     return encoded
 
 
@@ -230,7 +231,7 @@ def _encode_numbers(labels: pa.Array, split: str) -> NDArray[np.float32]:
     import pyarrow as pa
 
     try:
-        encoded: NDArray[np.float32] = labels.cast(pa.float32()).to_numpy(zero_copy_only=False)
+        encoded: NDArray[np.float32] = to_numpy(labels.cast(pa.float32()))
         return encoded
     except pa.ArrowInvalid as error:
         raise LabelError(
@@ -242,7 +243,7 @@ def _encode_lists(labels: pa.Array, label_set: LabelSet, split: str) -> NDArray[
     encoded = np.zeros((len(labels), len(label_set.names)), dtype=np.float32)
     flat = labels.flatten().dictionary_encode()
     numbers = _numbers_of(flat.dictionary.to_pylist(), label_set, split)
-    columns = numbers[flat.indices.to_numpy(zero_copy_only=False)]
-    lengths = labels.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    columns = numbers[to_numpy(flat.indices)]
+    lengths = to_numpy(labels.value_lengths())
     encoded[np.repeat(np.arange(len(labels)), lengths), columns] = 1.0
     return encoded

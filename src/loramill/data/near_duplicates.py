@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.data.arrays import from_numpy, or_empty, string_scalar, to_numpy
 from loramill.data.rows import Hashes, SplitRows, hash_strings, slices
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ class _Stack:
         parts = [(number, list(splits.values())[number]) for number in numbers]
         distinct = [np.sort(np.unique(rows.text_hashes, return_index=True)[1]).astype(np.int64) for _, rows in parts]
         return cls(
-            texts=pa.concat_arrays([_joined(rows).take(kept) for (_, rows), kept in zip(parts, distinct, strict=True)]),
+            texts=pa.concat_arrays(
+                [_joined(rows).take(from_numpy(kept)) for (_, rows), kept in zip(parts, distinct, strict=True)]
+            ),
             hashes=np.concatenate([rows.text_hashes[kept] for (_, rows), kept in zip(parts, distinct, strict=True)]),
             splits=np.repeat(np.asarray(numbers, dtype=np.int64), [len(kept) for kept in distinct]),
             rows=np.concatenate(distinct),
@@ -137,15 +140,15 @@ def word_hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Indices]:
     """
     import pyarrow.compute as pc
 
-    lower = pc.utf8_lower(texts.fill_null(""))
+    lower = pc.utf8_lower(or_empty(texts))
     if pc.any(pc.match_substring_regex(lower, r"\p{Han}")).as_py():
         lower = pc.replace_substring_regex(lower, r"(\p{Han})", r" \1 ")
     split = pc.utf8_split_whitespace(lower)
     coded = split.flatten().dictionary_encode()
     letters = pc.replace_substring_regex(coded.dictionary, r"[^\pL\pN]+", "")  # each word once, not each occurrence
-    vocabulary = np.where(pc.utf8_length(letters).to_numpy() > 0, hash_strings(letters) | np.uint64(1), np.uint64(0))
-    words = vocabulary[coded.indices.to_numpy(zero_copy_only=False)]
-    offsets = split.offsets.to_numpy().astype(np.int64)
+    vocabulary = np.where(to_numpy(pc.utf8_length(letters)) > 0, hash_strings(letters) | np.uint64(1), np.uint64(0))
+    words = vocabulary[to_numpy(coded.indices)]
+    offsets = to_numpy(split.offsets).astype(np.int64)
     is_word = words > 0
     before = np.concatenate(([0], np.cumsum(is_word)))
     return words[is_word], before[offsets - offsets[0]]
@@ -210,7 +213,7 @@ def _jaccard(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArray[np
 
 def _jaccard_part(texts: pa.LargeStringArray, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     rows, place = np.unique(pairs, return_inverse=True)
-    words, edges = word_hashes(texts.take(rows))
+    words, edges = word_hashes(texts.take(from_numpy(rows)))
     neighbours = _word_pairs(words, edges)
     spans = list(zip(edges.tolist(), edges[1:].tolist(), strict=False))
     sets = [{*words[a:b].tolist(), *neighbours[a : b - 1].tolist()} for a, b in spans]
@@ -227,8 +230,6 @@ def _joined(rows: SplitRows) -> pa.LargeStringArray:
     """Text and pair as one text."""
     if rows.pairs is None:
         return rows.texts
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    blank = pa.scalar(" ", pa.large_string())
-    return pc.binary_join_element_wise(rows.texts.fill_null(""), rows.pairs.fill_null(""), blank)
+    return pc.binary_join_element_wise(or_empty(rows.texts), or_empty(rows.pairs), string_scalar(" "))

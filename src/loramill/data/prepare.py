@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loramill.config.schema import DataConfig
+from loramill.data.arrays import or_empty
 from loramill.data.checks.texts import text_rules
 from loramill.data.cleaning import Change, clean, drop_rows, repair_texts
 from loramill.data.findings import ValidationReport
@@ -212,9 +213,9 @@ def _applied(rows: SplitRows, config: DataConfig, notes: list[str]) -> SplitRows
 
 
 def _encoded(rows: SplitRows, label_set: LabelSet) -> LabelledRows:
-    pairs = None if rows.pairs is None else rows.pairs.fill_null("").to_pylist()
+    pairs = None if rows.pairs is None else or_empty(rows.pairs).to_pylist()
     labels = encode_labels(rows.labels, label_set, rows.name)
-    return LabelledRows(rows.texts.fill_null("").to_pylist(), pairs, labels, rows.row_ids)
+    return LabelledRows(or_empty(rows.texts).to_pylist(), pairs, labels, rows.row_ids)
 
 
 def _store(splits: Mapping[str, SplitRows], source: SourceData, data_folder: Path) -> dict[str, str]:

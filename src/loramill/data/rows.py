@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.data.arrays import from_numpy, or_empty, strings, to_numpy, valid_rows
 from loramill.data.columns import Columns
 from loramill.data.labels import canonical_labels
 from loramill.data.tables import FileRows
@@ -46,12 +47,13 @@ class SplitRows:
 
     def take(self, rows: NDArray[np.int64]) -> SplitRows:
         """These rows, in this order."""
-        pairs = None if self.pairs is None else self.pairs.take(rows)
+        chosen = from_numpy(rows)
+        pairs = None if self.pairs is None else self.pairs.take(chosen)
         return replace(
             self,
-            texts=self.texts.take(rows),
+            texts=self.texts.take(chosen),
             pairs=pairs,
-            labels=self.labels.take(rows),
+            labels=self.labels.take(chosen),
             row_ids=self.row_ids[rows],
         )
 
@@ -72,8 +74,7 @@ class SplitRows:
     @cached_property
     def is_labelled(self) -> NDArray[np.bool_]:
         """Whether each row has a label ``[rows]``."""
-        labelled: NDArray[np.bool_] = self.labels.is_valid().to_numpy(zero_copy_only=False)
-        return labelled
+        return valid_rows(self.labels)
 
     @cached_property
     def text_hashes(self) -> Hashes:
@@ -84,13 +85,10 @@ class SplitRows:
     @cached_property
     def label_codes(self) -> NDArray[np.int64]:
         """A number for each row's label ``[rows]``, equal for equal labels within this split; -1 for none."""
-        import pyarrow as pa
-
         flat = self.labels
         if self.has_several_labels:
-            flat = pa.array([None if row is None else "\0".join(sorted(row)) for row in flat.to_pylist()], pa.string())
-        codes: NDArray[np.int64] = flat.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
-        return codes
+            flat = strings([None if row is None else "\0".join(sorted(row)) for row in flat.to_pylist()])
+        return np.where(valid_rows(flat), to_numpy(flat.dictionary_encode().indices), -1).astype(np.int64)
 
 
 def canonical_rows(name: str, file: FileRows, columns: Columns, label_names: Sequence[str] | None = None) -> SplitRows:
@@ -131,8 +129,8 @@ def hash_strings(texts: pa.LargeStringArray) -> Hashes:
 
 def hash_repeated_strings(texts: pa.LargeStringArray) -> Hashes:
     """``hash_strings`` for a column with few different values, such as labels: each is hashed once."""
-    coded = texts.fill_null("").dictionary_encode()
-    hashes: Hashes = hash_strings(coded.dictionary)[coded.indices.to_numpy(zero_copy_only=False)]
+    coded = or_empty(texts).dictionary_encode()
+    hashes: Hashes = hash_strings(coded.dictionary)[to_numpy(coded.indices)]
     return hashes
 
 
@@ -171,8 +169,6 @@ def _texts(column: pa.ChunkedArray) -> pa.LargeStringArray:
         flat.validate(full=True)
     except pa.ArrowInvalid:
         raw = column.cast(pa.large_binary()).to_pylist()
-        flat = pa.chunked_array(
-            [pa.array([None if text is None else text.decode("utf-8", "replace") for text in raw], pa.large_string())]
-        )
+        flat = pa.chunked_array([strings([None if text is None else text.decode("utf-8", "replace") for text in raw])])
     combined = flat.combine_chunks()
     return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from loramill.config.schema import DataConfig
+from loramill.data.arrays import from_numpy, strings
 from loramill.data.columns import find_columns
 from loramill.data.findings import Finding
 from loramill.data.readers import file_format, plain_name, read_file, require_allowed
@@ -120,9 +121,7 @@ def _from_sample(name: str, data_folder: Path) -> _Files:
     import pyarrow as pa
 
     splits = {
-        split: _whole(
-            pa.table({"text": pa.array(rows.texts, pa.large_string()), "label": pa.array(rows.labels, pa.int64())})
-        )
+        split: _whole(pa.table({"text": strings(rows.texts), "label": from_numpy(np.asarray(rows.labels))}))
         for split, rows in load_sample(name, data_folder).items()
     }
     sample = samples()[name]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loramill.config.schema import ValidationRules
+from loramill.data.arrays import or_empty
 from loramill.data.checks.duplicates import check_copies, check_leaks, check_near_copies, check_pairs
 from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels, is_regression
@@ -123,8 +124,8 @@ class DataValidator:
     def _truncated(self, rows: SplitRows) -> Iterator[Hits]:
         if self._count_tokens is None or self._max_length is None or not len(rows):
             return
-        pairs = None if rows.pairs is None else rows.pairs.fill_null("").to_pylist()
-        tokens = self._count_tokens(rows.texts.fill_null("").to_pylist(), pairs)
+        pairs = None if rows.pairs is None else or_empty(rows.pairs).to_pylist()
+        tokens = self._count_tokens(or_empty(rows.texts).to_pylist(), pairs)
         cut = int((tokens > self._max_length).sum())
         if cut:
             severity: Severity = "warning" if cut > MUCH_TRUNCATED * len(rows) else "info"

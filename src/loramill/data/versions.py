@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from loramill.data.arrays import strings
 from loramill.data.labels import count_labels
 from loramill.data.rows import SplitRows
 
@@ -76,7 +77,7 @@ def label_texts(labels: pa.Array) -> pa.LargeStringArray:
 
     if pa.types.is_list(labels.type):
         texts = [None if row is None else json.dumps(row, ensure_ascii=False) for row in labels.to_pylist()]
-        return pa.array(texts, pa.large_string())
+        return strings(texts)
     return labels.cast(pa.large_string())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.data.arrays import to_numpy
 from loramill.data.checks.rule import Cleaning, Hits
 from loramill.data.findings import Severity
 from loramill.data.near_duplicates import find_near_copies
@@ -59,7 +60,7 @@ def check_pairs(rows: SplitRows) -> Iterator[Hits]:
         return
     import pyarrow.compute as pc
 
-    same = np.flatnonzero(pc.equal(rows.texts, rows.pairs).fill_null(False).to_numpy(zero_copy_only=False))
+    same = np.flatnonzero(to_numpy(pc.equal(rows.texts, rows.pairs)))
     if len(same):
         fix = "Look whether one text was copied into both columns."
         texts = rows.texts

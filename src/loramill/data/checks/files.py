@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from loramill.data.arrays import string_scalar, to_numpy
 from loramill.data.checks.rule import Hits
 from loramill.data.labels import count_labels
 from loramill.data.rows import SplitRows
@@ -27,8 +28,8 @@ def repeated_headers(rows: SplitRows) -> Iterator[Hits]:
 
     if rows.has_several_labels:
         return
-    is_header = pc.and_(pc.equal(rows.texts, rows.columns.text), pc.equal(rows.labels, rows.columns.label))
-    found = np.flatnonzero(is_header.fill_null(False).to_numpy(zero_copy_only=False))
+    is_text = to_numpy(pc.equal(rows.texts, string_scalar(rows.columns.text)))
+    found = np.flatnonzero(is_text & to_numpy(pc.equal(rows.labels, string_scalar(rows.columns.label))))
     if len(found):
         shown = f"{rows.columns.text}, {rows.columns.label}"
         fix = "Take the row out: it is a header."
@@ -45,8 +46,8 @@ def swallowed_rows(rows: SplitRows) -> Iterator[Hits]:
     if rows.has_several_labels or not labels or len(labels) > MAX_LABELS:
         return
     written = "|".join(re.escape(label) for label in labels)
-    lines = pc.count_substring_regex(rows.texts, rf"[,;\t|]\s*\"?({written})\"?\s*\r?\n").fill_null(0)
-    found = np.flatnonzero(lines.to_numpy(zero_copy_only=False) >= SWALLOWED_LINES)
+    lines = pc.count_substring_regex(rows.texts, rf"[,;\t|]\s*\"?({written})\"?\s*\r?\n")
+    found = np.flatnonzero(to_numpy(lines) >= SWALLOWED_LINES)
     if len(found):
         fix = "Close or double the quote at the start of this text."
         yield Hits(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from loramill.data.arrays import string_scalar, strings, to_numpy
 from loramill.data.checks.rule import Cleaning, Hits, whole_split
 from loramill.data.findings import Severity
 from loramill.data.labels import canonical_number, count_labels, preferred_spellings
@@ -55,7 +56,7 @@ def missing_labels(rows: SplitRows) -> Iterator[Hits]:
 def empty_label_lists(rows: SplitRows) -> Iterator[Hits]:
     """A list without labels may be meant ("none of them applies"), or a slip."""
     if rows.has_several_labels:
-        found = np.flatnonzero(rows.labels.value_lengths().fill_null(1).to_numpy(zero_copy_only=False) == 0)
+        found = np.flatnonzero((to_numpy(rows.labels.value_lengths()) == 0) & rows.is_labelled)
         if len(found):
             yield _hits(rows, "label_list_empty", "info", found, "Kept as: no class applies. Is that meant?")
 
@@ -126,8 +127,8 @@ def label_given_away(rows: SplitRows, counts: dict[str, int]) -> Iterator[Hits]:
     if rows.has_several_labels or len(names) > MAX_CLASSES_NAMED:
         return
     for name in names:
-        in_class = pc.equal(rows.labels, name).fill_null(False).to_numpy(zero_copy_only=False)
-        named = pc.match_substring(rows.texts, name, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
+        in_class = to_numpy(pc.equal(rows.labels, string_scalar(name)))
+        named = to_numpy(pc.match_substring(rows.texts, name, ignore_case=True))
         if counts[name] < FEW_ROWS or in_class.all():
             continue
         if named[in_class].mean() >= GIVEN_AWAY_IN and named[~in_class].mean() <= GIVEN_AWAY_OUT:
@@ -139,14 +140,13 @@ def label_given_away(rows: SplitRows, counts: dict[str, int]) -> Iterator[Hits]:
 def _rows_with(
     rows: SplitRows, code: str, severity: Severity, labels: Sequence[str], fix: str, cleaning: Cleaning
 ) -> Iterator[Hits]:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     flat = rows.labels.flatten() if rows.has_several_labels else rows.labels
-    found = pc.is_in(flat, pa.array(labels, pa.string())).to_numpy(zero_copy_only=False)
+    found = to_numpy(pc.is_in(flat, value_set=strings(labels).cast(flat.type)))
     positions = np.flatnonzero(found)
     if rows.has_several_labels:
-        positions = np.unique(np.searchsorted(rows.labels.offsets.to_numpy(), positions, side="right") - 1)
+        positions = np.unique(np.searchsorted(to_numpy(rows.labels.offsets), positions, side="right") - 1)
     if len(positions):
         yield _hits(rows, code, severity, positions, fix, cleaning)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loramill.config.schema import ValidationRules
+from loramill.data.arrays import from_numpy, strings, to_numpy
 from loramill.data.checks.rule import Mask, TextRule
 from loramill.data.findings import Severity
 
@@ -97,7 +98,9 @@ def is_encoded_twice(texts: Texts) -> Mask:
     if len(rows):
         from ftfy.badness import is_bad
 
-        found[rows] = [is_bad(text) or "锟斤拷" in text or "烫烫烫" in text for text in texts.take(rows).to_pylist()]
+        found[rows] = [
+            is_bad(text) or "锟斤拷" in text or "烫烫烫" in text for text in texts.take(from_numpy(rows)).to_pylist()
+        ]
     return found
 
 
@@ -197,16 +200,14 @@ def _lengths(texts: Texts) -> NDArray[np.int64]:
     """Characters of each text ``[rows]``; 0 for a null."""
     import pyarrow.compute as pc
 
-    lengths: NDArray[np.int64] = pc.utf8_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths: NDArray[np.int64] = to_numpy(pc.utf8_length(texts))
     return lengths
 
 
 def _each(texts: Texts, change: Callable[[str], str]) -> Texts:
-    import pyarrow as pa
-
-    return pa.array([None if text is None else change(text) for text in texts.to_pylist()], pa.large_string())
+    return strings([None if text is None else change(text) for text in texts.to_pylist()])
 
 
 def _mask(found: BooleanArray) -> Mask:
-    mask: Mask = found.fill_null(False).to_numpy(zero_copy_only=False).copy()
+    mask: Mask = to_numpy(found)
     return mask
