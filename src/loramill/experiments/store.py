@@ -84,6 +84,11 @@ class ExperimentStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    @property
+    def session(self) -> Session:
+        """For what has to happen in the same transaction."""
+        return self._session
+
     def create(self, new: NewExperiment) -> Experiment:
         """Add a PENDING experiment.
 
@@ -214,6 +219,12 @@ class ExperimentStore:
         statement = select(Experiment.id, DataLink.role).join(DataLink, DataLink.experiment_number == Experiment.number)
         rows = self._session.execute(statement.where(DataLink.version_id == version_id).order_by(Experiment.number))
         return [(experiment_id, role) for experiment_id, role in rows]
+
+    def set_parent(self, experiment_id: str, parent_id: str, relation: str) -> None:
+        """Name the experiment that this one repeats or goes on from, and how (``reproduce``)."""
+        experiment = self.get(experiment_id)
+        experiment.parent_id, experiment.parent_relation = parent_id, relation
+        self._session.flush()
 
     def set_notes(self, experiment_id: str, notes: str) -> None:
         self.get(experiment_id).notes = notes

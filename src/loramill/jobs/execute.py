@@ -9,6 +9,7 @@ from loramill.config.load import parse_config, read_yaml
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.trackers import Trackers
 from loramill.jobs.lease import Claim
 from loramill.jobs.record import EventSink, RunRecord
 from loramill.monitor.logs import open_run_log
@@ -45,6 +46,9 @@ def execute_training(
         record = RunRecord(database, folder, log, on_event, claim)
         record.started(resumed=resume)
         try:
+            if config.training.report_to:
+                tree = config.model_dump(mode="json")
+                record.report_to(Trackers(config.training.report_to, folder, tree, log.warning))
             result = run_training(
                 config,
                 folder=folder,

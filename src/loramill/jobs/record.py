@@ -13,7 +13,10 @@ from loramill.database import Database
 from loramill.errors import InternalError, LoramillError, StorageError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
+from loramill.experiments.record_file import save_record
+from loramill.experiments.report import write_report
 from loramill.experiments.store import ExperimentStore
+from loramill.experiments.trackers import Trackers
 from loramill.jobs.events import describe_event
 from loramill.jobs.lease import Claim, record_checkpoint
 from loramill.jobs.retries import fail_or_retry
@@ -44,6 +47,11 @@ class RunRecord:
         self._claim = claim
         self._attempt = claim.attempt if claim else None
         self._progress_at = -PROGRESS_SECONDS
+        self._trackers: Trackers | None = None
+
+    def report_to(self, trackers: Trackers) -> None:
+        """Send the events that follow, and the final numbers, to other tools as well."""
+        self._trackers = trackers
 
     def emit(self, event: dict[str, Any]) -> None:
         """An event goes to ``events.jsonl``, as a sentence to ``logs.txt``, to the row, and to the caller."""
@@ -55,6 +63,8 @@ class RunRecord:
             self._note(event)
         except (SQLAlchemyError, LoramillError) as error:  # the run goes on; who may write is checked at its end
             self._log.warning("Progress was not recorded", reason=str(error))
+        if self._trackers:
+            self._trackers.on_event(stamped)
         self._on_event(stamped)
 
     def started(self, *, resumed: bool) -> None:
@@ -79,12 +89,14 @@ class RunRecord:
             for role in ("train", "eval"):
                 store.link_data(self._folder.id, role, [data[role]])
         self.emit({"type": "status", "status": "SUCCESS"})
+        self._close(metrics, succeeded=True)
 
     def stopped(self) -> None:
         """Ended before its end, with a checkpoint to go on from."""
         with self._database.transaction() as session:
             ExperimentStore(session).mark_revoked(self._folder.id, attempt=self._attempt)
         self.emit({"type": "status", "status": "REVOKED"})
+        self._close({}, succeeded=False)
 
     def failed(self, error: Exception) -> None:
         """Ended in an error; a worker's job waits for another attempt when the error is of a kind that can pass."""
@@ -103,6 +115,17 @@ class RunRecord:
                 ExperimentStore(session).mark_failed(self._folder.id, known.code, str(known))
         if status is not None:
             self.emit({"type": "status", "status": status, "code": known.code, "message": str(known)})
+            self._close({}, succeeded=False)
+
+    def _close(self, metrics: Mapping[str, Any], *, succeeded: bool) -> None:
+        """The page of the run and its ``record.json``; how a run ended does not hang on them."""
+        if self._trackers:
+            self._trackers.finish(metrics, succeeded=succeeded)
+        try:
+            write_report(self._folder)
+            save_record(self._database, self._folder.path.parent, self._folder.id)
+        except (SQLAlchemyError, LoramillError) as error:
+            self._log.warning("The report was not written", reason=str(error))
 
     def _note(self, event: Mapping[str, Any]) -> None:
         """What the row says of a worker's run while it goes on."""

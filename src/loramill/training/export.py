@@ -1,0 +1,208 @@
+"""A trained model in the shape that others take: PEFT adapter, one merged Transformers model, or ONNX.
+
+Nothing leaves that was not checked: what was written is loaded again by the library that it is for, and must give the
+logits of the model that was trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from loramill.base_models import BaseModelFiles, locate_base_model
+from loramill.engine.bank import AdapterBank
+from loramill.engine.base import load_base
+from loramill.engine.model_labels import ModelLabels
+from loramill.engine.peft_format import load_adapter
+from loramill.engine.step import predict_logits
+from loramill.engine.tokenizer import load_tokenizer, tokenize
+from loramill.errors import ConflictError, NotFoundError, ReloadMismatchError
+from loramill.experiments.folder import ExperimentFolder
+from loramill.files import publish_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ExportFormat = Literal["adapter", "merged", "onnx"]
+
+MERGED_TOLERANCE = 1e-4
+"""Merging adds B A to W once in float32; the sums are then rounded in another order than in training."""
+
+ONNX_FILE = "model.onnx"
+OPSET = 18
+PROBES = (
+    "A film that knows what it wants.",
+    "no",
+    "The plot is thin, the jokes are old, and after an hour even the dog on the sofa had left the room.",
+    "這部電影的節奏有點慢，但結局讓人意想不到。",
+    "12.50 EUR?! <b>Never</b> again :-(",
+    "very " * 60,
+)
+"""Texts of many lengths, for logits to be compared on."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and the largest difference of a logit from the trained model's."""
+
+    folder: Path
+    difference: float
+
+
+def export_model(experiment: ExperimentFolder, target: Path, kind: ExportFormat) -> Export:
+    """Write an experiment's model to a new folder.
+
+    Raises:
+        NotFoundError: the experiment has no finished model, or a package that the format needs is not installed.
+        ConflictError: ``target`` exists.
+        ReloadMismatchError: what was written gives other logits; it was removed.
+    """
+    model = experiment.final_model
+    if not model.is_dir():
+        raise NotFoundError(f"Experiment {experiment.id!r} has no finished model.")
+    if target.exists():
+        raise ConflictError(f"{target} exists already.", fix="Name another folder with --to.")
+    files = locate_base_model(ModelLabels.read(model).base_model)
+    staged = target.with_name(f".{target.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        difference = _WRITERS[kind](model, files, staged)
+        publish_folder(staged, target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return Export(target, difference)
+
+
+def _write_adapter(model: Path, files: BaseModelFiles, staged: Path) -> float:
+    """The adapter as training saved it, read back by PEFT."""
+    from peft import PeftModel
+
+    shutil.copytree(model, staged)
+    return _check(model, files, PeftModel.from_pretrained(_base_classifier(model, files), staged))
+
+
+def _write_merged(model: Path, files: BaseModelFiles, staged: Path) -> float:
+    """One model without an adapter, read back by Transformers."""
+    from transformers import AutoModelForSequenceClassification
+
+    _merge(model, files).save_pretrained(staged)
+    for file in files.tokenizer_files:
+        shutil.copyfile(file, staged / file.name)
+    return _check(model, files, AutoModelForSequenceClassification.from_pretrained(staged))
+
+
+def _write_onnx(model: Path, files: BaseModelFiles, staged: Path) -> float:
+    """The merged model as an ONNX graph for any number of rows and tokens, read back by ONNX Runtime."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise NotFoundError(f"{error.name} is not installed.", fix="pip install 'loramill[onnx]'") from error
+    merged, inputs = _merge(model, files), _encode(model)
+    staged.mkdir()
+    rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
+    with _quiet():
+        torch.onnx.export(
+            merged,
+            kwargs=inputs,
+            f=staged / ONNX_FILE,
+            input_names=list(inputs),
+            output_names=["logits"],
+            dynamic_shapes={name: {0: rows, 1: tokens} for name in inputs},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    merged.config.save_pretrained(staged)
+    for file in files.tokenizer_files:
+        shutil.copyfile(file, staged / file.name)
+    session = onnxruntime.InferenceSession(staged / ONNX_FILE, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
+    return _compare(torch.from_numpy(found), _trained_logits(model, files))
+
+
+_WRITERS = {"adapter": _write_adapter, "merged": _write_merged, "onnx": _write_onnx}
+
+
+def _merge(model: Path, files: BaseModelFiles) -> PreTrainedModel:
+    from peft import PeftModel
+
+    merged: Any = PeftModel.from_pretrained(_base_classifier(model, files), model).merge_and_unload()
+    return merged.eval()  # type: ignore[no-any-return]
+
+
+def _base_classifier(model: Path, files: BaseModelFiles) -> PreTrainedModel:
+    """The base with an empty head of the right size, which the adapter fills."""
+    from transformers import AutoModelForSequenceClassification
+
+    labels = ModelLabels.read(model)
+    names = dict(enumerate(labels.label_names)) or {0: "value"}
+    with _quiet():
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            files.folder,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            problem_type=labels.problem_type,
+            dtype=torch.float32,
+        )
+    return classifier.eval()  # type: ignore[no-any-return]
+
+
+def _check(model: Path, files: BaseModelFiles, found: PreTrainedModel | torch.nn.Module) -> float:
+    with torch.no_grad():
+        logits = found.eval()(**_encode(model)).logits
+    return _compare(logits, _trained_logits(model, files))
+
+
+def _compare(found: Tensor, trained: Tensor) -> float:
+    difference = float((found - trained).abs().max())
+    if not difference <= MERGED_TOLERANCE:
+        raise ReloadMismatchError(
+            f"The exported model gives other logits: they differ by {difference:.2g}, allowed is {MERGED_TOLERANCE:g}.",
+            fix="Nothing was exported. Please report it with the experiment's folder.",
+        )
+    return difference
+
+
+def _trained_logits(model: Path, files: BaseModelFiles) -> Tensor:
+    base = load_base(files.config, files.weights, dtype=torch.float32, device=torch.device("cpu"))
+    rows = tokenize(load_tokenizer(model), PROBES, None, max_length=ModelLabels.read(model).max_length)
+    return predict_logits(AdapterBank(base, [load_adapter(model, base)]), 0, rows)
+
+
+def _encode(model: Path) -> dict[str, Tensor]:
+    """The probes as Transformers' own tokenizer encodes them, so that it is checked as well."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    max_length = ModelLabels.read(model).max_length
+    return dict(tokenizer(list(PROBES), padding=True, truncation=True, max_length=max_length, return_tensors="pt"))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of an export or of an empty head, which say nothing that is not checked afterwards."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
