@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from loramill.auth.audit_log import Actor, AuditLog
+from loramill.auth.quotas import Usage, check_quota, quota_of
+from loramill.auth.users import UserStore
 from loramill.config.load import dump_config
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
+from loramill.errors import ConflictError
 from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.settings import Settings
+
+SUBMIT_ACTION = "task.submit"
 
 
 def submit_training(
@@ -34,6 +47,109 @@ def submit_training(
         ExperimentStore(session).create(NewExperiment.from_config(folder.id, config, owner=owner))
     enqueue(folder.id)
     return folder
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a signed-in user asks for.
+
+    Args:
+        idempotency_key: names the request; the same user's same key is the same request.
+    """
+
+    config: ExperimentConfig
+    actor: Actor
+    priority: int = 0
+    idempotency_key: str | None = None
+
+    @property
+    def owner(self) -> str:
+        return str(self.actor.user_id)
+
+
+def submit_for_user(
+    submission: Submission,
+    *,
+    settings: Settings,
+    database: Database,
+    audit: AuditLog,
+    enqueue: Callable[[str], None],
+) -> Experiment:
+    """``submit_training`` within the user's quota, once for each idempotency key, and in the audit log.
+
+    Raises:
+        QuotaExceededError: the user has used up what one user may use.
+        ConflictError: the key was used for another config.
+    """
+    folder = None
+    try:
+        with database.transaction() as session:
+            user = UserStore(session).lock(submission.owner)  # two submits of a user come one after the other
+            known = _find_same(session, submission)
+            if known is not None:
+                return known
+            check_quota(quota_of(user), count_usage(session, submission.owner))
+            folder = create_folder(submission.config, settings)
+            row = ExperimentStore(session).create(_new_experiment(submission, folder))
+            audit.record(session, submission.actor, SUBMIT_ACTION, row.id)
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    enqueue(row.id)
+    return row
+
+
+def _new_experiment(submission: Submission, folder: ExperimentFolder) -> NewExperiment:
+    return NewExperiment.from_config(
+        folder.id,
+        submission.config,
+        owner=submission.owner,
+        task_id=f"{submission.owner}_{secrets.token_hex(8)}",
+        idempotency_key=submission.idempotency_key,
+        priority=submission.priority,
+    )
+
+
+def _find_same(session: Session, submission: Submission) -> Experiment | None:
+    if submission.idempotency_key is None:
+        return None
+    same = Experiment.owner == submission.owner, Experiment.idempotency_key == submission.idempotency_key
+    known = session.scalar(select(Experiment).where(*same))
+    if known is not None and known.config != submission.config.model_dump(mode="json"):
+        raise ConflictError("This Idempotency-Key was used for another config.", fix="Use a new key for a new run.")
+    return known
+
+
+def count_usage(session: Session, owner: str) -> Usage:
+    """What a user's quota is compared with; the bytes on disk are not counted here."""
+    mine = select(func.count()).select_from(Experiment).where(Experiment.owner == owner)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    return Usage(
+        concurrent_jobs=session.scalar(mine.where(Experiment.status.not_in(FINISHED))) or 0,
+        daily_submits=session.scalar(mine.where(Experiment.created_at > yesterday)) or 0,
+        stored_experiments=session.scalar(mine) or 0,
+    )
+
+
+def find_task(session: Session, task_id: str) -> Experiment | None:
+    """The row of a task; runs that were started at the shell go by the id of their experiment."""
+    by_task = session.scalar(select(Experiment).where(Experiment.task_id == task_id))
+    return by_task or session.scalar(select(Experiment).where(Experiment.id == task_id, Experiment.task_id.is_(None)))
+
+
+def list_tasks(
+    session: Session, *, owner: str | None, status: Status | None, before: int | None, limit: int
+) -> Sequence[Experiment]:
+    """Rows of one owner, or of everybody, newest first, with numbers below ``before``."""
+    wanted = select(Experiment).order_by(Experiment.number.desc()).limit(limit)
+    if owner is not None:
+        wanted = wanted.where(Experiment.owner == owner)
+    if status is not None:
+        wanted = wanted.where(Experiment.status == status)
+    if before is not None:
+        wanted = wanted.where(Experiment.number < before)
+    return session.scalars(wanted).all()
 
 
 def create_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:

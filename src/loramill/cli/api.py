@@ -1,0 +1,25 @@
+"""``loramill api``: the REST API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loramill.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Default: API_PORT, or 8000.")] = None,
+) -> None:
+    """Serve the REST API until Ctrl-C; /docs describes it. Jobs need a worker, too."""
+    import uvicorn
+
+    from loramill.api.app import create_app
+
+    settings = Settings.load()
+    uvicorn.run(create_app(settings), host=host, port=port or settings.api_port, timeout_graceful_shutdown=3)

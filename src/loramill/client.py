@@ -1,0 +1,215 @@
+"""A typed client of the REST API, for scripts and for the web page. It speaks HTTP and nothing else.
+
+with Client("http://127.0.0.1:8000") as client:
+    client.sign_in("ada", password)
+    task = client.train({"experiment_name": "first", "data": {"dataset_name": "sample:movie_reviews"}})
+    for event in client.follow(task.task_id):
+        ...
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from loramill.errors import LoramillError, UnavailableError
+
+ENDED = ("SUCCESS", "FAILURE", "REVOKED")
+RECONNECT_SECONDS = 1.0
+
+Json = dict[str, Any]
+
+
+class ApiError(LoramillError):
+    """The service refused, or failed.
+
+    Attributes:
+        status: HTTP status.
+        problem_code: the service's own code, such as ``config_invalid``.
+        problems: every wrong field: ``{"key", "message", ...}``.
+    """
+
+    code = "api_error"
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.problem_code = str(problem.get("code", "unknown"))
+        self.problems: list[Json] = list(problem.get("errors", ()))
+        super().__init__(str(problem.get("detail") or self.problem_code), fix=str(problem.get("fix", "")))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job as the service sees it. Times are ISO 8601; ``result`` is there once it succeeded."""
+
+    task_id: str
+    experiment_id: str
+    status: str = "PENDING"
+    owner: str | None = None
+    attempt: int = 0
+    created_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    cancel_requested: bool = False
+    progress: Json | None = None
+    result: Json | None = None
+    error: Json | None = None
+
+    @classmethod
+    def of(cls, reply: Mapping[str, Any]) -> Task:
+        """A reply as a task; members that a newer service adds are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in reply.items() if name in known})
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+
+class Client:
+    """One person's connection. Access tokens are renewed by themselves.
+
+    Args:
+        url: of the API, such as ``http://127.0.0.1:8000``.
+        timeout: seconds for a request.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
+        self._http = httpx.Client(base_url=url, timeout=timeout)
+        self._refresh_token: str | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def sign_in(self, username: str, password: str) -> Json:
+        """Raises ``ApiError`` (``login_failed``, ``rate_limited``)."""
+        return self._keep(self._send("POST", "/login", json={"username": username, "password": password}))
+
+    def sign_out(self) -> None:
+        if self._refresh_token is not None:
+            self._send("POST", "/logout", json={"refresh_token": self._refresh_token})
+        self._refresh_token = None
+        self._http.headers.pop("Authorization", None)
+
+    def train(self, config: Mapping[str, Any], *, priority: int = 0, idempotency_key: str | None = None) -> Task:
+        """Submit a run. Repeating a call that got no answer is safe with a key of one's own."""
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        body = {"config": dict(config), "priority": priority}
+        return Task.of(self.request("POST", "/train", json=body, headers=headers))
+
+    def task(self, task_id: str) -> Task:
+        return Task.of(self.request("GET", f"/task/{task_id}"))
+
+    def tasks(self, **query: Any) -> list[Task]:
+        """The newest tasks; ``status`` and ``limit`` narrow them."""
+        return [Task.of(item) for item in self.request("GET", "/tasks", params=query)["items"]]
+
+    def cancel(self, task_id: str) -> bool:
+        """Whether there was anything to end."""
+        return bool(self.request("POST", f"/task/{task_id}/cancel")["accepted"])
+
+    def resume(self, task_id: str) -> Task:
+        return Task.of(self.request("POST", f"/task/{task_id}/resume"))
+
+    def wait(self, task_id: str, *, seconds: float) -> Task:
+        """The task once it has ended. Raises ``TimeoutError``."""
+        until = time.monotonic() + seconds
+        while not (task := self.task(task_id)).has_ended:
+            if time.monotonic() > until:
+                raise TimeoutError(f"Task {task_id} is {task.status} after {seconds:g} s.")
+            time.sleep(0.2)
+        return task
+
+    def follow(self, task_id: str) -> Iterator[Json]:
+        """Every event of a run from its first to its last; a connection that breaks is taken up where it was."""
+        last = "0"
+        while True:
+            try:
+                for event_id, event in self._stream(task_id, after=last):
+                    last = event_id
+                    yield event
+            except httpx.TransportError:
+                time.sleep(RECONNECT_SECONDS)
+                continue
+            if self.task(task_id).has_ended:
+                return
+
+    def experiments(self, **query: Any) -> Json:
+        """A page: ``items`` and ``next_cursor``; filters and order as in the API."""
+        page: Json = self.request("GET", "/experiments", params={"owner": "me", **query})
+        return page
+
+    def experiment(self, experiment_id: str) -> Json:
+        summary: Json = self.request("GET", f"/experiments/{experiment_id}")
+        return summary
+
+    def artifact(self, experiment_id: str, path: str) -> bytes:
+        """The content of one file of a run."""
+        return self._authorised("GET", f"/experiments/{experiment_id}/artifacts/{path}").content
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """Any route; the reply's JSON, or its text. Raises ``ApiError``, ``UnavailableError``."""
+        reply = self._authorised(method, path, **options)
+        is_json = reply.headers.get("content-type", "").startswith("application/json")
+        return reply.json() if is_json else reply.text
+
+    def _authorised(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._send(method, path, **options)
+        except ApiError as error:
+            if error.status != 401 or self._refresh_token is None:
+                raise
+        self._keep(self._send("POST", "/token/refresh", json={"refresh_token": self._refresh_token}))
+        return self._send(method, path, **options)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            reply = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise UnavailableError(f"The API does not answer: {error}.", fix="Start it: loramill up") from error
+        if reply.is_error:
+            raise _api_error(reply)
+        return reply
+
+    def _keep(self, reply: httpx.Response) -> Json:
+        signed_in: Json = reply.json()
+        self._refresh_token = signed_in["refresh_token"]
+        self._http.headers["Authorization"] = f"Bearer {signed_in['token']}"
+        return signed_in
+
+    def _stream(self, task_id: str, *, after: str) -> Iterator[tuple[str, Json]]:
+        """(id, event) of the events behind one."""
+        self.task(task_id)  # renews the token, which a stream cannot
+        headers = {"Last-Event-ID": after}
+        with self._http.stream("GET", f"/task/{task_id}/events", headers=headers) as reply:
+            if reply.is_error:
+                reply.read()
+                raise _api_error(reply)
+            parts: dict[str, str] = {}
+            for line in reply.iter_lines():
+                name, _, value = line.partition(": ")
+                parts[name] = value
+                if not line:  # the end of an event, or of a comment that keeps the connection alive
+                    if "data" in parts:
+                        yield parts["id"], json.loads(parts["data"])
+                    parts = {}
+
+
+def _api_error(reply: httpx.Response) -> ApiError:
+    try:
+        problem = reply.json()
+    except ValueError:
+        problem = {}
+    return ApiError(reply.status_code, problem if isinstance(problem, dict) else {})

@@ -1,0 +1,91 @@
+"""The whole table: every route, every role, what is one's own, somebody else's, or gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api_people import AddExperiment, SignIn
+
+OPEN = "open"
+SIGNED_IN = "signed in"
+SCOPED = "scoped"
+OWNER = "owner"
+ADMIN = "admin"
+
+CONFIG = {"experiment_name": "first", "data": {"dataset_name": "sample:movie_reviews"}}
+
+TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
+    ("POST", "/login"): (OPEN, {"username": "nobody", "password": "x"}, 401),
+    ("POST", "/token/refresh"): (OPEN, {"refresh_token": "x"}, 401),
+    ("POST", "/logout"): (OPEN, {"refresh_token": "x"}, 204),
+    ("GET", "/health/live"): (OPEN, None, 200),
+    ("GET", "/health/ready"): (OPEN, None, 200),
+    ("GET", "/metrics"): (OPEN, None, 200),
+    ("POST", "/train"): (SIGNED_IN, {"config": CONFIG}, 202),
+    ("GET", "/tasks"): (SIGNED_IN, None, 200),
+    ("GET", "/users/me"): (SIGNED_IN, None, 200),
+    ("GET", "/experiments"): (SCOPED, None, 200),
+    ("GET", "/experiments/stats"): (SCOPED, None, 200),
+    ("GET", "/models"): (SCOPED, None, 200),
+    ("GET", "/experiments/compare"): (OWNER, None, 200),
+    ("GET", "/task/{task_id}"): (OWNER, None, 200),
+    ("GET", "/task/{task_id}/events"): (OWNER, None, 200),
+    ("POST", "/task/{task_id}/cancel"): (OWNER, None, 202),
+    ("POST", "/task/{task_id}/resume"): (OWNER, None, 409),
+    ("GET", "/experiments/{experiment_id}"): (OWNER, None, 200),
+    ("PATCH", "/experiments/{experiment_id}"): (OWNER, {"notes": "good"}, 200),
+    ("DELETE", "/experiments/{experiment_id}"): (OWNER, None, 204),
+    ("GET", "/experiments/{experiment_id}/config"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/metrics"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/logs"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/report"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/artifacts"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/artifacts/{path}"): (OWNER, None, 200),
+    ("GET", "/models/{experiment_id}/history"): (OWNER, None, 200),
+    ("POST", "/models/{experiment_id}/stage"): (OWNER, {"stage": "staging"}, 200),
+    ("GET", "/users"): (ADMIN, None, 200),
+    ("POST", "/users"): (ADMIN, {"username": "new", "password": "long enough password"}, 201),
+    ("PATCH", "/users/{user_id}"): (ADMIN, {"disabled": False}, 200),
+    ("GET", "/audit/logs"): (ADMIN, None, 200),
+}
+"""Route -> who may call it, a body, and the status for who may."""
+
+WHO = ("nobody", "stranger", "owner", "root", "gone")
+
+EXPECTED = {
+    OPEN: dict.fromkeys(WHO),
+    SIGNED_IN: {"nobody": 401, "stranger": None, "owner": None, "root": None, "gone": None},
+    SCOPED: {"nobody": 401, "stranger": 403, "owner": 403, "root": None, "gone": None},
+    OWNER: {"nobody": 401, "stranger": 403, "owner": None, "root": None, "gone": 404},
+    ADMIN: {"nobody": 401, "stranger": 403, "owner": 403, "root": None, "gone": None},
+}
+"""Access -> caller -> status; None means the route's own. ``gone`` is an administrator, and the thing was deleted."""
+
+
+def test_every_route_is_in_the_table(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    routes = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
+    assert routes == set(TABLE)
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE, ids=lambda part: str(part))
+def test_route(method: str, path: str, client: TestClient, sign_in: SignIn, add_experiment: AddExperiment) -> None:
+    access, body, good = TABLE[method, path]
+    headers = {who: sign_in(who) for who in ("stranger", "owner", "root")}
+    headers |= {"nobody": {}, "gone": headers["root"]}
+    me = client.get("/users/me", headers=headers["owner"]).json()["user_id"]
+    for who in WHO:
+        mine = add_experiment(me) if who != "gone" else "deleted_20260101_000000"
+        url = path.format(task_id=mine, experiment_id=mine, path="final_model/adapter.bin", user_id=me)
+        query = {"ids": [mine, add_experiment(me)]} if path.endswith("/compare") else None
+        reply = client.request(method, url, json=body, headers=headers[who], params=query)
+        expected = EXPECTED[access][who] or good
+        assert reply.status_code == expected, (who, reply.text)
+        if expected >= 400:
+            assert reply.headers["content-type"] == "application/problem+json"
+            assert reply.json()["code"]
+        if (method, path) == ("POST", "/users") and expected == 201:
+            body = {**(body or {}), "username": f"after_{who}"}
