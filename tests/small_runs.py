@@ -69,7 +69,7 @@ def write_rows(
     return folder
 
 
-def small_config(model: Path, data: Path, **changes: object) -> ExperimentConfig:
+def small_config(model: Path | str, data: Path | str, **changes: object) -> ExperimentConfig:
     """A config for a small run on the CPU, exact and with one thread; ``changes`` have ``__`` for the dot."""
     defaults: Mapping[str, object] = {
         "experiment_name": "small",
