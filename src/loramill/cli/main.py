@@ -25,6 +25,8 @@ COMMANDS = {
     "reproduce": ("loramill.cli.reproduce", "Train an experiment again and compare the two models."),
     "export": ("loramill.cli.export", "Export a model: PEFT adapter, merged, or ONNX."),
     "api": ("loramill.cli.api", "Serve the REST API."),
+    "reproduce": ("loramill.cli.reproduce", "Train an experiment again and compare the two models."),
+    "export": ("loramill.cli.export", "Export a model: PEFT adapter, merged, or ONNX."),
     "worker": ("loramill.cli.worker", "Do the jobs that wait in the queue."),
     "config": ("loramill.cli.config", "Show the config schema, or a config with all defaults."),
     "users": ("loramill.cli.users", "Create, list and disable the people who may sign in."),
