@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -122,13 +123,15 @@ def test_a_database_that_is_not_there_yet_is_not_made(home: Path) -> None:
     assert not list(home.iterdir())
 
 
-def test_the_migration_of_a_database_is_shown(home: Path, database: Database) -> None:
-    settings = Settings(DATABASE_URL=database.engine.url.render_as_string(hide_password=False))  # type: ignore[call-arg]
-    revision = database.revision()
-    assert check_database(settings).found == f"{database.engine.dialect.name} at migration {revision}"
-    database.migrate("base")
+def test_the_migration_of_a_database_is_shown(home: Path, empty_database_url: str) -> None:
+    settings = Settings(DATABASE_URL=empty_database_url)  # type: ignore[call-arg]
+    with contextlib.closing(Database(empty_database_url)) as database:
+        database.upgrade()
+        name, revision = database.engine.dialect.name, database.revision()
+        assert check_database(settings).found == f"{name} at migration {revision}"
+        database.migrate("base")
     check = check_database(settings)
-    assert f"newest is {revision}" in check.found
+    assert check.found == f"{name} at migration none, newest is {revision}"
     assert check.status == "ok"
 
 

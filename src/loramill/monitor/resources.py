@@ -157,13 +157,15 @@ class GpuProbe:
 
 
 def peak_rss_bytes() -> int | None:
-    """The most RAM that this process ever held, as the operating system counted it; ``None`` on Windows."""
-    if sys.platform == "win32":
-        return None
-    import resource
+    """The most RAM that this process held since it began, as the operating system counted it; ``None`` on Windows."""
+    with contextlib.suppress(OSError):  # Linux's getrusage would count what the parent held before it started us
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    if sys.platform == "darwin":
+        import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
 
 
 def _visible_gpus(nvml: Any) -> list[Any]:
