@@ -24,9 +24,8 @@ COMMANDS = {
     "models": ("loramill.cli.models", "Find models, promote them, give them aliases."),
     "reproduce": ("loramill.cli.reproduce", "Train an experiment again and compare the two models."),
     "export": ("loramill.cli.export", "Export a model: PEFT adapter, merged, or ONNX."),
+    "up": ("loramill.cli.up", "Start API, worker, queue, page and inference together."),
     "api": ("loramill.cli.api", "Serve the REST API."),
-    "reproduce": ("loramill.cli.reproduce", "Train an experiment again and compare the two models."),
-    "export": ("loramill.cli.export", "Export a model: PEFT adapter, merged, or ONNX."),
     "worker": ("loramill.cli.worker", "Do the jobs that wait in the queue."),
     "config": ("loramill.cli.config", "Show the config schema, or a config with all defaults."),
     "users": ("loramill.cli.users", "Create, list and disable the people who may sign in."),
@@ -90,7 +89,7 @@ def loramill(version: Version = False) -> None:
 
 
 def main() -> None:
-    """Run a command; expected errors become one readable message and an exit code (SPEC: 0, 1, 2, 130)."""
+    """Run a command; expected errors become one readable message and an exit code (0, 1, 2, 130)."""
     from loramill.errors import ConfigError, LoramillError
 
     try:
