@@ -19,7 +19,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 LOCK_INPUT := pyproject.toml requirements/common.in
 
 .DEFAULT_GOAL := help
-.PHONY: help setup samples quickstart run-local logs-local db-list analyze-metrics analyze-by-model \
+.PHONY: help setup samples quickstart run-local up logs-local db-list analyze-metrics analyze-by-model \
 	analyze-by-dataset doctor data-validate data-analyze data-versions test test-v check lint format lock hooks setup-conda
 
 help: ## List every target.
@@ -60,6 +60,11 @@ $(VENV)/.installed-samples: requirements/samples.txt $(VENV)/.installed-run
 	@$(INSTALL_LOCKED) --requirement requirements/samples.txt
 	@touch $@
 
+$(VENV)/.installed-services: requirements/services.txt $(VENV)/.installed-run
+	@echo "Installing API, queue and page"
+	@$(INSTALL_LOCKED) --requirement requirements/services.txt
+	@touch $@
+
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-samples
 	@echo "Installing services and developer tools"
 	@$(INSTALL_LOCKED) --requirement requirements/dev.txt
@@ -74,6 +79,9 @@ quickstart: $(VENV)/.installed-samples ## Train on movie reviews in a minute or 
 
 run-local: $(VENV)/.installed-run ## Train with config/default.yaml, or with config=FILE.
 	@$(LORAMILL) train $(config)
+
+up: $(VENV)/.installed-services ## Start API, worker, queue, page and inference together; Ctrl-C ends them.
+	@$(LORAMILL) up
 
 logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
 	@log=$$(ls -t $${LORAMILL_HOME:-.}/results/*/logs.txt 2>/dev/null | head -n 1); \

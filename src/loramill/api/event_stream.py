@@ -21,17 +21,18 @@ LOOK_SECONDS = 0.5
 
 async def follow_events(services: AppServices, row: Experiment, *, after: int) -> AsyncIterator[ServerSentEvent]:
     """The events behind line ``after``, until the run has ended and its last one was sent."""
-    place, line = 0, 0
+    place, line, seen_ended = 0, 0, False
     while True:
-        ended = await run_in_threadpool(_has_ended, services, row.id)  # asked first: then no event is missed
+        ended = await run_in_threadpool(_has_ended, services, row.id)
         lines, place = await run_in_threadpool(_read_lines, services, row, place)
         for text in lines:
             line += 1
             event = _parse(text)
             if line > after and event is not None:
                 yield ServerSentEvent(data=event, event=str(event.get("type", "event")), id=str(line))
-        if ended:
+        if seen_ended:
             return
+        seen_ended = ended  # one more look: the last event is written just after the row
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 import redis
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.database import Database
@@ -23,6 +23,8 @@ from loramill.tasks.celery_app import QUEUE, Publisher, create_celery
 from loramill.tasks.training import register_training
 
 TICK_SECONDS = 1.0
+PRESENT = "loramill:worker:"
+PRESENT_SECONDS = 9
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +46,14 @@ def run_worker(settings: Settings, *, slots: int) -> None:
         def drain(**_signal: object) -> None:
             draining.set()
 
+        ready = threading.Event()
+
+        def take(**_signal: object) -> None:
+            ready.set()
+
         worker_shutting_down.connect(drain)
-        with reaping(database, broker, Publisher(celery)):
+        worker_ready.connect(take)
+        with announced(broker, name, ready), reaping(database, broker, Publisher(celery)):
             worker = celery.Worker(
                 hostname=f"loramill@{name}",
                 pool="threads",
@@ -58,6 +66,38 @@ def run_worker(settings: Settings, *, slots: int) -> None:
             )
             log.info("Worker %s takes %d job%s at a time", name, slots, "" if slots == 1 else "s")
             worker.start()
+
+
+@contextlib.contextmanager
+def announced(broker: Broker, name: str, ready: threading.Event) -> Iterator[None]:
+    """The worker's name is in the queue's server for as long as it takes jobs, and a few seconds longer."""
+    ended = threading.Event()
+
+    def announce() -> None:
+        ready.wait()
+        while not ended.is_set():
+            with contextlib.suppress(redis.RedisError):
+                broker.client.set(f"{PRESENT}{name}", "", ex=PRESENT_SECONDS)
+            ended.wait(PRESENT_SECONDS / 3)
+
+    thread = threading.Thread(target=announce, name="announce", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        ready.set()
+        thread.join(timeout=PRESENT_SECONDS)
+        with contextlib.suppress(redis.RedisError):
+            broker.client.delete(f"{PRESENT}{name}")
+
+
+def present_workers(broker: Broker) -> list[str]:
+    """Names of the workers that take jobs; empty when the queue does not answer."""
+    try:
+        return [key.decode().removeprefix(PRESENT) for key in broker.client.scan_iter(f"{PRESENT}*")]
+    except redis.RedisError:
+        return []
 
 
 @contextlib.contextmanager

@@ -1,0 +1,99 @@
+"""``loramill up``: the whole product with one command, and without Docker."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+import httpx
+import typer
+
+from loramill.cli.components import LOOK_SECONDS, Component, in_home, running
+from loramill.cli.local import open_database
+from loramill.errors import UnavailableError
+from loramill.experiments.store import ExperimentStore
+from loramill.settings import Settings
+from loramill.tasks.broker import Broker, open_broker
+from loramill.tasks.worker import present_workers
+
+START_SECONDS = 120.0
+HOST = "127.0.0.1"
+
+app = typer.Typer()
+
+
+@app.command()
+def up() -> None:
+    """Start API, worker, queue, page and inference; end them all with Ctrl-C."""
+    settings = Settings.load()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    in_home(settings.home.absolute())
+    with open_broker(settings) as broker:
+        components = plan_components(settings, broker)
+        with running(components):
+            for component in components:
+                typer.echo(f"{component.name:<10} {component.where}")
+            wait_until_all_answer(components, stop)
+            if not stop.is_set():
+                typer.echo("ready")
+            watch(components, stop)
+            typer.echo("Ending; running jobs save a checkpoint and go on the next time.")
+
+
+def plan_components(settings: Settings, broker: Broker) -> list[Component]:
+    """What can run here: inference needs an experiment, the page its package."""
+    api = f"http://{HOST}:{settings.api_port}"
+    page = f"http://{HOST}:{settings.ui_port}"
+    inference = f"http://{HOST}:{settings.inference_port}"
+    components = [
+        Component("API", ["api"], lambda: _is_ok(f"{api}/health/ready"), f"{api}/docs"),
+        Component("worker", ["worker"], lambda: bool(present_workers(broker)), "takes jobs from the queue"),
+    ]
+    if importlib.util.find_spec("loramill.ui") is not None:
+        components.append(Component("page", ["ui"], lambda: _is_ok(f"{page}/_stcore/health"), page))
+    if _has_model(settings):
+        serves = Component("inference", ["serve"], lambda: _is_ok(f"{inference}/health/ready"), f"{inference}/docs")
+        components.append(serves)
+    return components
+
+
+def wait_until_all_answer(components: Sequence[Component], stop: threading.Event) -> None:
+    """
+    Raises:
+        UnavailableError: one ended, or does not answer.
+    """
+    until = time.monotonic() + START_SECONDS
+    waiting = list(components)
+    while waiting and not stop.is_set():
+        waiting = [component for component in waiting if not component.answers()]
+        for component in waiting:
+            ended = component.process is not None and component.process.poll() is not None
+            if ended or time.monotonic() > until:
+                raise UnavailableError(f"{component.name} does not start.", fix="Its output above says why.")
+        stop.wait(LOOK_SECONDS)
+
+
+def watch(components: Sequence[Component], stop: threading.Event) -> None:
+    """Replace what dies, until it is time to end."""
+    while not stop.wait(LOOK_SECONDS):
+        for component in components:
+            exit_code = component.replace_if_dead()
+            if exit_code is not None:
+                typer.echo(f"{component.name} ended with exit code {exit_code}; it is started again.", err=True)
+
+
+def _has_model(settings: Settings) -> bool:
+    with open_database(settings) as database, database.reading() as session:
+        return ExperimentStore(session).newest() is not None
+
+
+def _is_ok(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).is_success
+    except httpx.HTTPError:
+        return False
