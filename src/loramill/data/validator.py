@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TokenCounter = Callable[[Sequence[str], Sequence[str] | None], NDArray[np.int64]]
 """(texts, pairs) -> tokens of each row ``[rows]``, before any truncation."""
 MUCH_TRUNCATED = 0.1
+MAX_CLASSES_COUNTED = 1000
+"""With more classes than this the label column is no column of classes; another finding says so."""
 
 
 class DataValidator:
@@ -74,7 +76,7 @@ class DataValidator:
             labels.update(count_labels(rows.labels))
         return ValidationReport(
             total_samples=sum(len(rows) for rows in splits.values()),
-            label_counts={} if is_regression(dict(labels)) else dict(labels),
+            label_counts={} if is_regression(labels) or len(labels) > MAX_CLASSES_COUNTED else dict(labels),
             findings=tuple(findings),
             finding_counts=dict(sorted(counts.items())),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def check_labels(rows: SplitRows) -> Iterator[Hits]:
         yield from label_given_away(rows, counts)
 
 
-def is_regression(counts: dict[str, int]) -> bool:
+def is_regression(counts: Mapping[str, int]) -> bool:
     """Whether canonical labels are numbers with fractions."""
     numbers = [canonical_number(label) for label in counts]
     return all(number is not None for number in numbers) and any(
