@@ -87,6 +87,8 @@ class Batcher:
             UnavailableError: the batcher is closing.
             PredictionError: the model failed on one of the texts.
         """
+        if not texts:
+            return []
         job = Job(model, texts, pairs, time.monotonic(), asyncio.get_running_loop().create_future())
         with self._changed:
             self._refuse_if_full(len(texts))

@@ -201,9 +201,10 @@ class ModelHost:
         if target != name or target in self.serving.models:
             return target
         if name == DEFAULT_ROUTE:
-            raise ModelNotFoundError(
-                "This service has no default model.", fix="Send `model`, or POST /models/ID/switch."
-            )
+            await self.serve_newest()
+            if DEFAULT_ROUTE not in self.serving.routes:
+                raise ModelNotFoundError("No experiment has finished yet.", fix="Train one: make quickstart.")
+            return self._target(name)
         found = await self._in_thread(lambda: self._look_up(name))
         self._names[name] = (time.monotonic() + NAME_LIFETIME, found)
         while len(self._names) > KNOWN_NAMES:
