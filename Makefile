@@ -27,7 +27,7 @@ help: ## List every target.
 
 # Installing. Each step leaves a stamp in $(VENV), so that a second call does nothing.
 
-setup: $(VENV)/.installed-run ## Make .venv and install loramill with what training needs.
+setup: $(VENV)/.installed-run ## Make .venv and install loramill: training, services and page.
 	@echo "loramill is installed in $(VENV)."
 
 samples: $(VENV)/.installed-samples ## Install the sample model and the sample reviews.
@@ -50,7 +50,7 @@ $(VENV)/.installed-torch: requirements/torch.txt $(VENV)/.installed-python
 	@touch $@
 
 $(VENV)/.installed-run: requirements/run.txt pyproject.toml $(VENV)/.installed-torch
-	@echo "Installing loramill and what training needs"
+	@echo "Installing loramill and what it needs"
 	@$(INSTALL_LOCKED) --requirement requirements/run.txt
 	@$(INSTALL_LORAMILL)
 	@touch $@
@@ -66,7 +66,7 @@ $(VENV)/.installed-services: requirements/services.txt $(VENV)/.installed-run
 	@touch $@
 
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed-samples
-	@echo "Installing services and developer tools"
+	@echo "Installing the tools for tests and checks"
 	@$(INSTALL_LOCKED) --requirement requirements/dev.txt
 	@touch $@
 
@@ -146,9 +146,9 @@ hooks: $(VENV)/.installed-dev ## Have git run `make lint` before a commit and `m
 	@$(BIN)/pre-commit install
 
 lock: $(VENV)/.installed-dev ## Pin versions and hashes anew; UPGRADE=--upgrade takes the newest ones.
-	@$(COMPILE) $(UPGRADE) $(addprefix --extra=,train data api ui postgres mlflow tensorboard) \
+	@$(COMPILE) $(UPGRADE) $(addprefix --extra=,train data api ui postgres mlflow onnx tensorboard) \
 		--output-file=requirements/dev.txt $(LOCK_INPUT) requirements/dev.in
-	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,train data) \
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,train data api ui) \
 		--output-file=requirements/run.txt $(LOCK_INPUT)
 	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,data api ui postgres) \
 		--output-file=requirements/services.txt $(LOCK_INPUT)

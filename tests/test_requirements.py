@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCKS = {
-    "run.txt": {"train", "data"},
+    "run.txt": {"train", "data", "api", "ui"},
     "services.txt": {"data", "api", "ui", "postgres"},
-    "dev.txt": {"train", "data", "api", "ui", "postgres", "mlflow", "tensorboard"},
+    "dev.txt": {"train", "data", "api", "ui", "postgres", "mlflow", "onnx", "tensorboard"},
 }
 """Lock -> the extras that it serves."""
 
