@@ -23,29 +23,32 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})["received_at"] = datetime.now(UTC)
+        body = _CountedBody(scope, receive, send)
+        if body.declared_bytes <= MAX_BODY_BYTES:
+            await self._app(scope, body.receive, body.send)
+        if body.is_too_large:
+            refusal = RequestTooLargeError(f"The body has more than {MAX_BODY_BYTES:,} bytes.")
+            await problem_response(refusal)(scope, receive, send)
+
+
+class _CountedBody:
+    """A body that ends early when it is too large, and takes the reply with it that the app would give then."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        try:
-            if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-                raise _too_large()
-            await self._app(scope, _counted(receive), send)
-        except RequestTooLargeError as error:
-            await problem_response(error)(scope, receive, send)
+        self.declared_bytes = int(declared) if declared.isdigit() else 0
+        self._received_bytes = 0
+        self._receive, self._send = receive, send
 
+    @property
+    def is_too_large(self) -> bool:
+        return max(self.declared_bytes, self._received_bytes) > MAX_BODY_BYTES
 
-def _counted(receive: Receive) -> Receive:
-    """``receive`` that stops when a body that did not say its length becomes too large."""
-    size = 0
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received_bytes += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if self.is_too_large else message
 
-    async def receive_counted() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
-        return message
-
-    return receive_counted
-
-
-def _too_large() -> RequestTooLargeError:
-    return RequestTooLargeError(f"The body has more than {MAX_BODY_BYTES:,} bytes.")
+    async def send(self, message: Message) -> None:
+        if not self.is_too_large:
+            await self._send(message)

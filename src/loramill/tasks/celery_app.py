@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from celery.exceptions import OperationalError
 
 from loramill.tasks.broker import Broker
 

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api_people import AddExperiment, SignIn
+from loramill.api.services import AppServices
+from loramill.auth.users import UserStore
+from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import Status
+from loramill.experiments.store import ExperimentStore
+
+CONFIG: dict[str, Any] = {"experiment_name": "first", "data": {"dataset_name": "sample:movie_reviews"}}
+
+
+def submit(client: TestClient, headers: dict[str, str], **changes: Any) -> dict[str, Any]:
+    reply = client.post("/train", json={"config": {**CONFIG, **changes}}, headers=headers)
+    assert reply.status_code == 202, reply.text
+    answer: dict[str, Any] = reply.json()
+    return answer
+
+
+def test_a_task_is_recorded_before_its_message_leaves(
+    client: TestClient, sign_in: SignIn, services: AppServices
+) -> None:
+    ada = sign_in("ada")
+    me = client.get("/users/me", headers=ada).json()["user_id"]
+    made = submit(client, ada)
+    assert made["task_id"].startswith(f"{me}_")
+    task = client.get(f"/task/{made['task_id']}", headers=ada).json()
+    assert (task["status"], task["owner"], task["experiment_id"]) == ("PENDING", me, made["experiment_id"])
+    folder = ExperimentFolder.open(services.settings.results_folder, made["experiment_id"])
+    assert folder.read_config_tree()["experiment_name"] == "first"
+    messages = [json.loads(message) for message in services.broker.client.lrange("loramill", 0, -1)]
+    assert [message["headers"]["argsrepr"] for message in messages].count(f"('{made['experiment_id']}',)") == 1
+
+
+def test_every_wrong_field_is_named(client: TestClient, sign_in: SignIn) -> None:
+    config = {"lora": {"r": 0}, "training": {"learning_rat": 1, "output_dir": "/etc"}}
+    reply = client.post("/train", json={"config": config}, headers=sign_in("ada"))
+    assert (reply.status_code, reply.json()["code"]) == (422, "config_invalid")
+    assert {"lora.r", "training.learning_rat"} <= {error["key"] for error in reply.json()["errors"]}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("data", "dataset_name", "/etc/passwd"),
+        ("data", "dataset_name", "../other/rows.csv"),
+        ("data", "dataset_name", "~/rows.csv"),
+        ("data", "dataset_name", "version:tagged"),
+        ("model", "name", "/srv/model"),
+        ("model", "name", "a/b/c"),
+        ("training", "output_dir", "../../tmp"),
+    ],
+)
+def test_users_name_no_files_of_the_server(
+    section: str, key: str, value: str, client: TestClient, sign_in: SignIn
+) -> None:
+    config = {**CONFIG, section: {**CONFIG.get(section, {}), key: value}}
+    reply = client.post("/train", json={"config": config}, headers=sign_in("ada"))
+    assert reply.status_code == 422, reply.text
+    assert [error["key"] for error in reply.json()["errors"]] == [f"{section}.{key}"]
+
+
+@pytest.mark.parametrize("extra", [{"owner": "u1"}, {"role": "admin"}, {"status": "SUCCESS"}])
+def test_a_body_sets_nothing_that_is_not_its_own(extra: dict[str, str], client: TestClient, sign_in: SignIn) -> None:
+    ada = sign_in("ada")
+    for method, path, body in (("POST", "/train", {"config": CONFIG}), ("POST", "/login", {"username": "ada"})):
+        reply = client.request(method, path, json={**body, **extra}, headers=ada)
+        assert reply.status_code == 422
+        assert next(iter(extra)) in [error["key"] for error in reply.json()["errors"]]
+
+
+def test_the_same_key_is_the_same_request_even_at_the_same_moment(client: TestClient, sign_in: SignIn) -> None:
+    ada = {**sign_in("ada"), "Idempotency-Key": "key-1"}
+
+    def send(_number: int) -> str:
+        reply = client.post("/train", json={"config": CONFIG}, headers=ada)
+        assert reply.status_code == 202, reply.text
+        task_id: str = reply.json()["task_id"]
+        return task_id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(send, range(8)))) == 1
+    other = client.post("/train", json={"config": {**CONFIG, "experiment_name": "other"}}, headers=ada)
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    bob = {**sign_in("bob"), "Idempotency-Key": "key-1"}
+    assert client.post("/train", json={"config": CONFIG}, headers=bob).status_code == 202
+
+
+def test_a_quota_holds_when_many_submit_at_once(client: TestClient, sign_in: SignIn, services: AppServices) -> None:
+    eve = sign_in("eve")
+    with services.database.transaction() as session:
+        UserStore(session).set_quota("eve", {"max_concurrent_jobs": 3})
+
+    def send(_number: int) -> int:
+        return client.post("/train", json={"config": CONFIG}, headers=eve).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(send, range(8)))
+    assert statuses == [202] * 3 + [429] * 5
+    refused = client.post("/train", json={"config": CONFIG}, headers=eve)
+    assert refused.json()["code"] == "quota_exceeded"
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_a_waiting_task_is_cancelled_and_goes_on(client: TestClient, sign_in: SignIn) -> None:
+    ada = sign_in("ada")
+    task = submit(client, ada)["task_id"]
+    assert client.post(f"/task/{task}/cancel", headers=ada).json() == {"task_id": task, "accepted": True}
+    assert client.get(f"/task/{task}", headers=ada).json()["status"] == "REVOKED"
+    assert client.post(f"/task/{task}/cancel", headers=ada).json()["accepted"] is False
+    assert client.post(f"/task/{task}/resume", headers=ada).status_code == 202
+    assert client.get(f"/task/{task}", headers=ada).json()["status"] == "PENDING"
+
+
+def test_pages_of_tasks_are_ones_own_and_whole(client: TestClient, sign_in: SignIn) -> None:
+    zoe = sign_in("zoe")
+    made = [submit(client, zoe)["task_id"] for _ in range(5)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        query = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = client.get("/tasks", params=query, headers=zoe).json()
+        seen += [item["task_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+
+
+def test_events_are_replayed_from_where_one_was(
+    client: TestClient, sign_in: SignIn, add_experiment: AddExperiment, services: AppServices
+) -> None:
+    ada = sign_in("ada")
+    me = client.get("/users/me", headers=ada).json()["user_id"]
+    run = add_experiment(me)
+    folder = ExperimentFolder.open(services.settings.results_folder, run)
+    with folder.events_file.open("ab") as file:
+        file.write(b'{"type": "torn by a ki')
+    folder.append_event({"type": "note", "message": "a\nb"})
+    first = stream(client, run, ada)
+    assert [(event["id"], event["data"]["type"]) for event in first] == [
+        ("1", "status"), ("2", "status"), ("4", "note"),
+    ]  # fmt: skip
+    assert stream(client, run, {**ada, "Last-Event-ID": "2"}) == first[2:]
+
+
+def stream(client: TestClient, run: str, headers: dict[str, str]) -> list[dict[str, Any]]:
+    text = client.get(f"/task/{run}/events", headers=headers).text
+    events = []
+    for block in text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        events.append({**fields, "data": json.loads(fields["data"])})
+    return events
+
+
+def test_a_deleted_experiment_ends_its_task(client: TestClient, sign_in: SignIn, services: AppServices) -> None:
+    ada = sign_in("ada")
+    made = submit(client, ada)
+    with services.database.transaction() as session:
+        ExperimentStore(session).get(made["experiment_id"]).status = Status.SUCCESS
+    assert client.delete(f"/experiments/{made['experiment_id']}", headers=ada).status_code == 204
+    assert client.get(f"/task/{made['task_id']}", headers=ada).status_code == 404
+    assert not (services.settings.results_folder / made["experiment_id"]).exists()
