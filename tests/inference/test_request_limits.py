@@ -43,3 +43,9 @@ def test_pairs_for_some_texts_only(text: str | list[str], text_pair: str | list[
     with pytest.raises(RequestInvalidError) as caught:
         read_texts(text, text_pair, LIMITS)
     assert caught.value.problems[0].key == "text_pair"
+
+
+def test_half_a_character() -> None:
+    with pytest.raises(RequestInvalidError, match="text 1 holds half a character"):
+        read_texts(["a", "b\ud83d"], None, LIMITS)
+    assert len(read_texts("b🙂", None, LIMITS)) == 1

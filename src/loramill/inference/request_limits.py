@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loramill.errors import EmptyTextError, Problem, RequestInvalidError, TextTooLongError, TooManyTextsError
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What JSON can say and UTF-8 cannot."""
 
 TextItem = str | tuple[str, str]
 """A text, or a pair of texts."""
@@ -42,7 +46,7 @@ def read_texts(
 
     Raises:
         TooManyTextsError, EmptyTextError, TextTooLongError: a limit is not kept; says which text.
-        RequestInvalidError: some texts are pairs and others are not.
+        RequestInvalidError: some texts are pairs and others are not; or a text cannot be written in UTF-8.
     """
     items = [text] if isinstance(text, str) else list(text)
     if not items:
@@ -71,3 +75,5 @@ def _check_text(value: str, position: int, limits: RequestLimits) -> None:
             f"Text {position} has {len(value)} characters; {limits.text_characters} are allowed.",
             fix="Send the part that matters: models read only their first tokens.",
         )
+    if not value.isascii() and LONE_SURROGATE.search(value):
+        raise RequestInvalidError([Problem("text", None, f"text {position} holds half a character (a lone surrogate)")])
