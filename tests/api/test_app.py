@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api_people import SignIn
+from loramill.api.app import create_app
+from loramill.api.services import AppServices
+from loramill.errors import ConfigError
+from loramill.settings import Settings
+
+
+def test_the_process_of_the_api_never_imports_torch() -> None:
+    script = (
+        "import sys, loramill.api.app, loramill.tasks.worker\n"
+        "print([name for name in ('torch', 'transformers', 'peft', 'matplotlib', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_production_starts_with_no_weak_secret(settings: Settings) -> None:
+    weak = settings.model_copy(update={"environment": "production", "jwt_secret": None})
+    with pytest.raises(ConfigError, match="JWT_SECRET"), TestClient(create_app(weak)):
+        pass
+
+
+def test_health_says_what_is_missing(client: TestClient, services: AppServices) -> None:
+    assert client.get("/health/ready").status_code == 200
+    services.broker.client.shutdown(nosave=True)
+    try:
+        reply = client.get("/health/ready")
+        assert (reply.status_code, reply.json()["detail"]) == (503, "The queue does not answer.")
+        assert client.get("/health/live").status_code == 200
+        assert "loramill_queue_up 0.0" in client.get("/metrics").text
+    finally:
+        services.broker.ensure_running()
+    assert "loramill_queue_up 1.0" in client.get("/metrics").text
+
+
+def test_a_job_is_accepted_while_the_queue_is_away(client: TestClient, sign_in: SignIn, services: AppServices) -> None:
+    """The row is there; a worker's reaper sends the message later."""
+    services.broker.client.shutdown(nosave=True)
+    try:
+        started = time.monotonic()
+        body = {"config": {"data": {"dataset_name": "sample:movie_reviews"}}}
+        reply = client.post("/train", json=body, headers=sign_in("ada"))
+        assert reply.status_code == 202, reply.text
+        assert time.monotonic() - started < 10
+    finally:
+        services.broker.ensure_running()
+
+
+def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:
+    for method, path, status, code in (
+        ("GET", "/nothing", 404, "not_found"),
+        ("PUT", "/login", 405, "method_not_allowed"),
+        ("POST", "/login", 422, "request_invalid"),
+    ):
+        reply = client.request(method, path)
+        assert (reply.status_code, reply.json()["code"]) == (status, code)
+        assert reply.headers["content-type"] == "application/problem+json"
