@@ -89,10 +89,10 @@ def describe(found: Prediction) -> str:
 
 
 def _predict(experiment: str, rows: list[TextRow]) -> list[Prediction]:
+    from loramill.inference.model_names import resolve_experiment
     from loramill.inference.predictor import Predictor  # torch: not before the arguments are known to be right
-    from loramill.inference.saved_model import find_experiment
 
-    predictor = Predictor.open(find_experiment(Settings.load().results_folder, experiment))
+    predictor = Predictor.open(resolve_experiment(Settings.load(), experiment))
     pairs = [pair for _, pair in rows if pair is not None]
     return predictor.predict([text for text, _ in rows], pairs or None)
 
@@ -110,11 +110,17 @@ def _refuse_unusable(rows: list[TextRow]) -> None:
 
 
 def _read_json_row(line: str) -> TextRow | None:
+    """A text, two texts, or an object with ``text`` and perhaps ``text_pair``; ``None`` for anything else."""
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if isinstance(value, str):
-        return value, None
-    text, pair = (value.get("text"), value.get("text_pair")) if isinstance(value, dict) else (None, None)
-    return (text, pair) if isinstance(text, str) and isinstance(pair, str | None) else None
+    match value:
+        case str():
+            return value, None
+        case [str(text), str(pair)]:
+            return text, pair
+        case {"text": str(text)}:
+            pair = value.get("text_pair")
+            return (text, pair) if isinstance(pair, str | None) else None
+    return None
