@@ -1,0 +1,164 @@
+"""The service as a process: how it starts, is told to end, is killed, and comes back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli_runs import loramill, start_loramill
+from loramill.cli.serve import listen
+from loramill.errors import ConfigError
+from served_models import Experiments
+from small_models import save_small_model
+
+START_SECONDS = 120.0
+"""On a machine that does many things at once."""
+
+
+@pytest.fixture(scope="module")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_model("bert", tmp_path_factory.mktemp("small_bert"))
+
+
+@pytest.fixture
+def experiments(tmp_path: Path, small_bert: Path) -> Experiments:
+    results = tmp_path / "results"
+    results.mkdir()
+    return Experiments(results, small_bert)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def call(port: int, path: str, body: object = None, method: str | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"content-type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.loads(response.read() or b"null")
+
+
+def wait_until_ready(port: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            call(port, "/health/ready")
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)
+    pytest.fail(f"not ready: {process.communicate(timeout=10) if process.poll() is not None else 'still starting'}")
+
+
+@pytest.fixture
+def start(experiments: Experiments) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a service on a port and waits until it is ready."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start_service(port: int, *arguments: str) -> subprocess.Popen[str]:
+        process = start_loramill(
+            experiments.results.parent, "serve", *arguments, "--port", str(port), "--device", "cpu"
+        )
+        running.append(process)
+        wait_until_ready(port, process)
+        return process
+
+    yield start_service
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_killed_service_comes_back_with_the_same_set(
+    experiments: Experiments, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    for answer, name in enumerate(("a", "b", "c")):
+        experiments.save_constant(name, answer)
+    port = free_port()
+    first = start(port, "a")
+    call(port, "/models/b/alias/production", method="PUT")
+    call(port, "/models/c/canary/production", {"share": 0.5}, "PUT")
+    call(port, "/models/b/switch", method="POST")
+    before = call(port, "/models")
+    assert {model["experiment_id"] for model in before["models"]} == {"a", "b", "c"}
+    first.kill()
+    assert first.wait(10) == -signal.SIGKILL
+    second = start(port)
+    assert call(port, "/predict", {"text": "x"})["experiment_id"] == "b"
+    until = time.monotonic() + 30
+    while (after := call(port, "/models")) != before and time.monotonic() < until:
+        time.sleep(0.05)  # what no name leads to is loaded once requests are taken
+    assert after == before
+    second.terminate()
+    assert second.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_told_to_end_it_answers_what_it_has_accepted(
+    experiments: Experiments, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    experiments.save_constant("a", 1)
+    port = free_port()
+    process = start(port)
+    replies: list[object] = []
+    body = {"text": ["a b c d e f g h i j k l m n o p"] * 1000}
+    asking = [threading.Thread(target=lambda: replies.append(call(port, "/predict", body))) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    until = time.monotonic() + 30
+    while "waiting_texts 0.0" in _metrics(port) and time.monotonic() < until and not replies:
+        time.sleep(0.005)
+    process.terminate()
+    for thread in asking:
+        thread.join(60)
+    _, errors = process.communicate(timeout=60)
+    assert [len(reply) for reply in replies] == [1000] * 4  # type: ignore[arg-type]
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_what_cannot_be_served_ends_the_command_with_a_sentence(experiments: Experiments) -> None:
+    home = experiments.results.parent
+    unknown = loramill(home, "serve", "nothing", "--port", str(free_port()))
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "error [model_not_found]: There is no experiment 'nothing'" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+    folder = experiments.save_constant("bad", 1)
+    (folder.final_model / "adapter_model.safetensors").write_bytes(b"\x80\x04.")
+    bad = loramill(home, "serve", "bad", "--port", str(free_port()))
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert "error [adapter_invalid]" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_an_address_that_is_taken_is_named_before_anything_is_loaded() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(ConfigError, match=r"--port: cannot be listened on"):
+            listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match="cannot be listened on"):
+        listen("203.0.113.1", 0)
+
+
+def _metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+        text: str = response.read().decode()
+        return text
