@@ -138,6 +138,11 @@ class LeaseKeeper:
         silence = time.monotonic() - self._renewed_at
         return LeaseState.LOST if silence > self._give_up_seconds else self._told
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether the row itself said that the claim holds no longer: taken over, or ended; not mere silence."""
+        return self._told == LeaseState.LOST
+
     def __enter__(self) -> LeaseKeeper:
         self._thread.start()
         return self

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from loramill.database import Database
 from loramill.errors import ConflictError, LoramillError, WorkerLostError
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.models import Status
+from loramill.experiments.models import FINISHED, Status
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim, give_back
 from loramill.jobs.retries import fail_or_retry
@@ -72,6 +72,9 @@ class Supervisor:
         log.info("Attempt %d at %s begins", claimed.attempt, experiment_id)
         with LeaseKeeper(self._database, claimed) as keeper, self._child(claimed) as (child, lifeline):
             reason = self._watch(child, lifeline, keeper)
+            if keeper.was_refused and self._ended_by(claimed):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(STOP_SECONDS)
             exit_code = end_tree(child, patience=0.0 if reason == LeaseState.LOST else STOP_SECONDS)
         log.info("Attempt %d at %s ended: %s, exit code %s", claimed.attempt, experiment_id, reason, exit_code)
         self._settle(claimed, reason, exit_code)
@@ -109,6 +112,12 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(LOOK_SECONDS)
         return LeaseState.HELD
+
+    def _ended_by(self, claimed: Claim) -> bool:
+        """Whether this attempt ended the job: then its child has only its last event to write."""
+        with self._database.reading() as session:
+            row = ExperimentStore(session).find(claimed.experiment_id)
+        return row is not None and row.attempt == claimed.attempt and row.status in FINISHED
 
     def _settle(self, claimed: Claim, reason: LeaseState, exit_code: int) -> None:
         """Record how an attempt ended, unless its child did; without the database the reaper does, a lease later."""

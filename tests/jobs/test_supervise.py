@@ -1,0 +1,120 @@
+"""A worker's side of a job, with children that do as little as the test needs."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loramill.database import Database
+from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import Experiment, Status
+from loramill.jobs.control import request_cancel
+from loramill.jobs.supervise import Supervisor
+from loramill.settings import Settings
+
+SUCCEEDS_SLOWLY = """
+import sys, time
+from loramill.database import Database
+from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.store import ExperimentStore
+from loramill.settings import Settings
+settings = Settings.load()
+name, attempt = sys.argv[1], int(sys.argv[2])
+with Database(settings.effective_database_url).transaction() as session:
+    ExperimentStore(session).mark_finished(name, {}, attempt=attempt)
+time.sleep(4)
+ExperimentFolder.open(settings.results_folder, name).append_event({"type": "status", "status": "SUCCESS"})
+"""
+IGNORES_SIGNALS = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", sys.argv[1]], start_new_session=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for field in Settings.model_fields.values():
+        monkeypatch.delenv(str(field.alias), raising=False)
+    (tmp_path / "results" / "job").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def supervise(home: Path, database: Database) -> Callable[..., Supervisor]:
+    def make(script: str, draining: Callable[[], bool] = lambda: False) -> Supervisor:
+        command = (sys.executable, "-c", script)
+        settings = Settings(home=home)  # type: ignore[call-arg]
+        return Supervisor(settings, database, worker="w", draining=draining, command=command)
+
+    return make
+
+
+def statuses(home: Path) -> list[str]:
+    return [event["status"] for event in ExperimentFolder(home / "results" / "job").read_events()]
+
+
+def test_a_message_about_nothing_starts_nothing(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str]
+) -> None:
+    supervise("raise SystemExit(1)").work_on("nothing")
+
+
+def test_a_child_that_dies_is_a_setback(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
+) -> None:
+    submit()
+    supervise("raise SystemExit(3)").work_on("job")
+    assert (row().status, row().setbacks, row().attempt) == (Status.PENDING, 1, 1)
+    assert statuses(home) == ["PENDING"]
+
+
+def test_a_worker_that_drains_takes_nothing(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment]
+) -> None:
+    submit()
+    supervise("raise SystemExit(3)", draining=lambda: True).work_on("job")
+    assert (row().status, row().attempt) == (Status.PENDING, 0)
+
+
+@pytest.mark.slow
+def test_a_child_that_has_recorded_its_end_writes_its_last_event(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
+) -> None:
+    submit()
+    supervise(SUCCEEDS_SLOWLY).work_on("job")
+    assert row().status == Status.SUCCESS
+    assert statuses(home) == ["SUCCESS"]
+
+
+@pytest.mark.slow
+def test_cancelling_ends_the_whole_tree_within_ten_seconds(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment],
+    database: Database, home: Path,
+) -> None:  # fmt: skip
+    submit()
+    worker = threading.Thread(target=supervise(IGNORES_SIGNALS).work_on, args=("job",))
+    worker.start()
+    until = time.monotonic() + 30
+    while len(sleepers()) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(sleepers()) == 2
+    started = time.monotonic()
+    with database.transaction() as session:
+        request_cancel(session, "job")
+    worker.join(20)
+    assert time.monotonic() - started <= 10
+    assert not sleepers()
+    assert row().status == Status.REVOKED
+    assert statuses(home) == ["REVOKED"]
+
+
+def sleepers() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(300)" in " ".join(p.info["cmdline"] or [])]
