@@ -60,7 +60,7 @@ class ProgressLines:
             self._console.print(escape(sentence), style=style, highlight=False)
 
     def _advance(self, event: dict[str, Any]) -> None:
-        fields = {
+        fields: dict[str, Any] = {
             "loss": f"{event['loss']:.4f}",
             "rate": f"{event['learning_rate']:.1e}",
             "speed": f"{event['samples_per_second']:.0f}",
