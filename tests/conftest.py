@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy import inspect, text
 from loramill.database import Database
 from postgres_server import PostgresServer, running_postgres
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread would only wait, and exactness needs one
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no defect
 settings.load_profile("no deadline")
 DATABASE_NUMBERS = itertools.count(1)

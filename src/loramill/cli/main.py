@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib import metadata
 from typing import Annotated, Any
@@ -92,6 +93,8 @@ def main() -> None:
     """Run a command; expected errors become one readable message and an exit code (0, 1, 2, 130)."""
     from loramill.errors import ConfigError, LoramillError
 
+    # Threads of torch that wait must sleep: spinning, they starve each other as soon as anything else uses a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except ConfigError as error:
