@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from loramill.base_models import BaseModelFiles, locate_base_model
 from loramill.engine.bank import AdapterBank
@@ -27,7 +28,7 @@ from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ConflictError, NotFoundError, ReloadMismatchError
 from loramill.experiments.folder import ExperimentFolder
-from loramill.files import publish_folder
+from loramill.files import publish_folder, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +39,7 @@ MERGED_TOLERANCE = 1e-4
 """Merging adds B A to W once in float32; the sums are then rounded in another order than in training."""
 
 ONNX_FILE = "model.onnx"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 OPSET = 18
 PROBES = (
     "A film that knows what it wants.",
@@ -88,7 +90,8 @@ def _write_adapter(model: Path, files: BaseModelFiles, staged: Path) -> float:
     from peft import PeftModel
 
     shutil.copytree(model, staged)
-    return _check(model, files, PeftModel.from_pretrained(_base_classifier(model, files), staged))
+    found = PeftModel.from_pretrained(_base_classifier(model, files), staged)
+    return _check(found, staged, model, files)
 
 
 def _write_merged(model: Path, files: BaseModelFiles, staged: Path) -> float:
@@ -96,9 +99,8 @@ def _write_merged(model: Path, files: BaseModelFiles, staged: Path) -> float:
     from transformers import AutoModelForSequenceClassification
 
     _merge(model, files).save_pretrained(staged)
-    for file in files.tokenizer_files:
-        shutil.copyfile(file, staged / file.name)
-    return _check(model, files, AutoModelForSequenceClassification.from_pretrained(staged))
+    _copy_tokenizer(files, staged)
+    return _check(AutoModelForSequenceClassification.from_pretrained(staged), staged, model, files)
 
 
 def _write_onnx(model: Path, files: BaseModelFiles, staged: Path) -> float:
@@ -109,8 +111,10 @@ def _write_onnx(model: Path, files: BaseModelFiles, staged: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise NotFoundError(f"{error.name} is not installed.", fix="pip install 'loramill[onnx]'") from error
-    merged, inputs = _merge(model, files), _encode(model)
-    staged.mkdir()
+    merged = _merge(model, files)
+    merged.config.save_pretrained(staged)
+    _copy_tokenizer(files, staged)
+    inputs = _encode(staged, model, files)
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
     with _quiet():
         torch.onnx.export(
@@ -125,9 +129,6 @@ def _write_onnx(model: Path, files: BaseModelFiles, staged: Path) -> float:
             external_data=False,
             verbose=False,
         )
-    merged.config.save_pretrained(staged)
-    for file in files.tokenizer_files:
-        shutil.copyfile(file, staged / file.name)
     session = onnxruntime.InferenceSession(staged / ONNX_FILE, providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
     return _compare(torch.from_numpy(found), _trained_logits(model, files))
@@ -161,9 +162,21 @@ def _base_classifier(model: Path, files: BaseModelFiles) -> PreTrainedModel:
     return classifier.eval()  # type: ignore[no-any-return]
 
 
-def _check(model: Path, files: BaseModelFiles, found: PreTrainedModel | torch.nn.Module) -> float:
+def _copy_tokenizer(files: BaseModelFiles, target: Path) -> None:
+    """The base's tokenizer; one that does not say what it is gets to be read as it stands, not as its family's."""
+    for file in files.tokenizer_files:
+        shutil.copyfile(file, target / file.name)
+    if not (target / TOKENIZER_CONFIG).exists():
+        has_segments = files.config.get("type_vocab_size", 0) > 1
+        names = ["input_ids", *(["token_type_ids"] if has_segments else []), "attention_mask"]
+        write_json(
+            target / TOKENIZER_CONFIG, {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names}
+        )
+
+
+def _check(found: torch.nn.Module, written: Path, model: Path, files: BaseModelFiles) -> float:
     with torch.no_grad():
-        logits = found.eval()(**_encode(model)).logits
+        logits = found.eval()(**_encode(written, model, files)).logits
     return _compare(logits, _trained_logits(model, files))
 
 
@@ -183,13 +196,23 @@ def _trained_logits(model: Path, files: BaseModelFiles) -> Tensor:
     return predict_logits(AdapterBank(base, [load_adapter(model, base)]), 0, rows)
 
 
-def _encode(model: Path) -> dict[str, Tensor]:
-    """The probes as Transformers' own tokenizer encodes them, so that it is checked as well."""
+def _encode(written: Path, model: Path, files: BaseModelFiles) -> dict[str, Tensor]:
+    """The probes as Transformers' own tokenizer encodes them from what was written, so that it is checked as well.
+
+    They are padded here: a tokenizer may come without a padding token.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(written)
     max_length = ModelLabels.read(model).max_length
-    return dict(tokenizer(list(PROBES), padding=True, truncation=True, max_length=max_length, return_tensors="pt"))
+    encoded = [tokenizer(text, truncation=True, max_length=max_length) for text in PROBES]
+    padding = {"input_ids": int(files.config.get("pad_token_id") or 0)}
+    return {
+        name: pad_sequence(
+            [torch.tensor(one[name]) for one in encoded], batch_first=True, padding_value=padding.get(name, 0)
+        )
+        for name in encoded[0]
+    }
 
 
 @contextlib.contextmanager
