@@ -19,12 +19,15 @@ import torch
 
 from loramill.errors import OverloadedError, PredictionError, UnavailableError
 from loramill.inference.answers import Logits
-from loramill.inference.runner import BaseRunner, TokenisedText, tokenised_texts
+from loramill.inference.runner import MERGE_AFTER, BaseRunner, TokenisedText, tokenised_texts
 from loramill.inference.served_model import LoadedBase, ServedModel
 from loramill.inference.text_queue import Job, TextQueue, WaitingText
 
-PACE_MEMORY = 0.9
-"""Weight of the past in the running mean of texts/s."""
+MEMORY = 0.9
+"""Weight of the past in running means."""
+
+WAIT_SHARE = 0.25
+"""A text waits for company for this share of a forward pass: a larger batch saves more than that."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,17 @@ class BatchLimits:
         workers: forward passes at the same time, each in a thread of its own.
         threads: CPU threads of one forward pass.
         batch_tokens: tokens of one forward pass.
-        wait_seconds: at most so long a text waits for company.
+        wait_seconds: the longest that a text waits for company; less where forward passes are short.
         queued_texts: more waiting texts than this are refused.
+        merge_after: batches in a row that were for one model alone, after which it gets merged weights.
     """
 
     workers: int = 1
     threads: int = 1
     batch_tokens: int = 1024
-    wait_seconds: float = 0.005
+    wait_seconds: float = 0.02
     queued_texts: int = 4096
+    merge_after: int = MERGE_AFTER
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Batcher:
         self._answered: deque[tuple[float, int]] = deque()
         self._busy = 0
         self._closing = False
-        self._pace = 0.0
+        self._pace = _RunningMean()
+        self._batch_seconds = _RunningMean()
         self.queued_texts = 0
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.workers)]
         for worker in self._workers:
@@ -113,7 +119,7 @@ class Batcher:
         if self._closing:
             raise UnavailableError("The service is stopping.", fix="Send the request again in a moment.")
         if self.queued_texts + texts > self._limits.queued_texts:
-            seconds = math.ceil(self.queued_texts / self._pace) if self._pace else 1
+            seconds = math.ceil(self.queued_texts / self._pace.value) if self._pace.value else 1
             raise OverloadedError(
                 f"{self.queued_texts} texts wait already, and {self._limits.queued_texts} are allowed.",
                 retry_after=min(max(1, seconds), 60),
@@ -151,12 +157,13 @@ class Batcher:
         if not len(self._queue):
             return None
         now = time.monotonic()
-        while self._answered and self._answered[0][0] < now - self._limits.wait_seconds:
+        longest = min(self._limits.wait_seconds, WAIT_SHARE * self._batch_seconds.value)
+        while self._answered and self._answered[0][0] < now - longest:
             self._answered.popleft()
         expected = sum(texts for _, texts in self._answered)
         if self._closing or self._queue.is_full or len(self._queue) >= expected:
             return 0
-        return max(0, self._queue.oldest_arrival + self._limits.wait_seconds - now)
+        return max(0, self._queue.oldest_arrival + longest - now)
 
     def _take(self) -> list[WaitingText]:
         batch = self._queue.take(self._limits.workers - self._busy)
@@ -167,7 +174,7 @@ class Batcher:
 
     def _run(self, batch: Sequence[WaitingText]) -> None:
         """Answer a batch; when it fails, every model in it by itself, so that a bad one fails alone."""
-        runner = self._runners.setdefault(batch[0].text.model.base, BaseRunner(batch[0].text.model.base))
+        runner = self._runner(batch[0].text.model.base)
         try:
             for waiting, logits in zip(batch, runner.run([waiting.text for waiting in batch]), strict=True):
                 waiting.job.logits[waiting.index] = logits
@@ -180,6 +187,12 @@ class Batcher:
             for waiting in batch:
                 waiting.job.error = error
 
+    def _runner(self, base: LoadedBase) -> BaseRunner:
+        with self._changed:
+            if base not in self._runners:
+                self._runners[base] = BaseRunner(base, merge_after=self._limits.merge_after)
+            return self._runners[base]
+
     def _finish(self, batch: Sequence[WaitingText], seconds: float) -> None:
         done = []
         with self._changed:
@@ -189,11 +202,21 @@ class Batcher:
                     done.append(waiting.job)
             self._busy -= 1
             self._answered.append((time.monotonic(), len(batch)))
-            pace = self._limits.workers * len(batch) / max(seconds, 1e-6)
-            self._pace = PACE_MEMORY * self._pace + (1 - PACE_MEMORY) * pace if self._pace else pace
+            self._pace.add(self._limits.workers * len(batch) / max(seconds, 1e-6))
+            self._batch_seconds.add(seconds)
         _deliver(done)
         models = len({waiting.text.model for waiting in batch})
         self._on_batch(BatchReport(len(batch), sum(waiting.tokens for waiting in batch), models, seconds))
+
+
+class _RunningMean:
+    """A mean in which the past counts less and less; 0 before the first value."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def add(self, value: float) -> None:
+        self.value = MEMORY * self.value + (1 - MEMORY) * value if self.value else value
 
 
 def _tokenise(jobs: Sequence[Job]) -> list[tuple[Job, list[TokenisedText]]]:

@@ -16,7 +16,6 @@ from loramill.inference.answers import Logits
 from loramill.inference.served_model import LoadedBase, ServedModel
 
 MERGE_AFTER = 64
-"""Batches in a row that were for one model alone, after which it gets merged weights."""
 
 NO_LOGITS: Logits = np.empty(0, dtype=np.float32)
 
@@ -45,7 +44,7 @@ class BaseRunner:
     what the bare base costs. As soon as a batch has another model in it, the bank serves them both.
 
     Args:
-        merge_after: see ``MERGE_AFTER``.
+        merge_after: batches in a row that were for one model alone, after which it gets merged weights.
     """
 
     def __init__(self, base: LoadedBase, *, merge_after: int = MERGE_AFTER) -> None:
