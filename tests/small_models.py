@@ -52,10 +52,15 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }
 
 
-def save_small_model(family: str, folder: Path) -> Path:
-    """A random encoder with a letter-by-letter tokenizer, in Transformers' layout."""
+def save_small_model(family: str, folder: Path, **changes: object) -> Path:
+    """A random encoder with a letter-by-letter tokenizer, in Transformers' layout.
+
+    Args:
+        changes: of its config.
+    """
     torch.manual_seed(0)
-    model = AutoModel.from_config(CONFIGS[family])
+    config = CONFIGS[family]
+    model = AutoModel.from_config(type(config)(**{**config.to_dict(), **changes}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import string
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 from loramill.config.load import load_config, parse_config
 from loramill.config.schema import ExperimentConfig
+from loramill.errors import LoramillError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training.run import RunResult, run_training
 
@@ -112,3 +114,27 @@ def train_in_own_session(home: Path, experiment_id: str, resume: bool) -> None:
     os.setsid()
     folder = ExperimentFolder.open(home / "results", experiment_id)
     train(parse_config(folder.read_config_tree()), home, folder=folder, resume=resume)
+
+
+def train_with_little_memory(home: Path, experiment_id: str, megabytes: int | None) -> None:
+    """A run in a process that may take so much more memory once everything is loaded; writes ``outcome.json``."""
+    folder = ExperimentFolder.open(home / "results", experiment_id)
+    events: list[dict[str, Any]] = []
+
+    def limit(event: dict[str, Any]) -> None:
+        events.append(event)
+        message = event.get("message", "")
+        if megabytes is not None and message.startswith("Training "):
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + megabytes * 2**20, -1))
+        if message.startswith("The final model is "):
+            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+
+    try:
+        result, _ = train(parse_config(folder.read_config_tree()), home, folder=folder, on_event=limit)
+        outcome: dict[str, Any] = {"status": result.status}
+    except LoramillError as error:
+        outcome = {"status": "failed", "code": error.code, "message": error.message, "fix": error.fix}
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    events = [event for event in events if event["type"] in ("note", "log", "eval")]
+    (folder.path / "outcome.json").write_text(json.dumps({**outcome, "events": events}), encoding="utf-8")

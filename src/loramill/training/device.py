@@ -11,6 +11,16 @@ import torch
 
 from loramill.errors import ConfigError, OutOfMemoryError, Problem
 
+SIGNS_OF_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "could not create a memory",
+)
+"""In messages of torch's allocators, and of oneDNN, which says no more than this when it gets no memory."""
+
 
 @dataclass(frozen=True)
 class ComputeDevice:
@@ -74,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS_OF_NO_MEMORY)
 
 
 @contextlib.contextmanager
