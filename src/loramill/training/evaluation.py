@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loramill.data.prepare import LabelledRows
 from loramill.engine.bank import AdapterBank
 from loramill.engine.losses import ProblemType, probabilities, row_losses
 from loramill.engine.step import PREDICTION_TOKENS, LabelledTokens, predict_logits
@@ -22,6 +23,8 @@ from loramill.training.metrics import MEASURED, classification_metrics, multi_la
 
 LOWER_IS_BETTER = {"loss", "log_loss", "ece", "hamming_loss", "mse", "mae"}
 MEMORY_TRIES = 5
+SHOWN_TEXT = 400
+"""Characters of each text that are kept with its prediction."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,11 @@ def choosing_metric(name: str, problem_type: ProblemType) -> str:
     return name
 
 
-def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, row_ids: np.ndarray[Any, Any]) -> None:
+def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, rows: LabelledRows) -> None:
     """One Parquet row for each evaluated row, so that two runs can be compared row by row later.
 
-    Columns: row int64, label, prediction int64, probabilities list<float32>, loss float32; what has no single class
-    (multi-label) has lists for label and prediction, and regression has floats.
+    Columns: row int64, label, prediction int64, probabilities list<float32>, loss float32, text (its beginning, for
+    the report); what has no single class (multi-label) has lists for label and prediction, and regression has floats.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -122,11 +125,12 @@ def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, 
     else:
         prediction = chances[:, 0] if data.problem_type == "regression" else (chances > 0.5).astype(np.int64)
     columns = {
-        "row": row_ids,
+        "row": rows.row_ids,
         "label": list(data.labels.numpy()),
         "prediction": list(prediction),
         "probabilities": pa.array(list(chances), type=pa.list_(pa.float32())),
         "loss": evaluation.losses.numpy(),
+        "text": [text[:SHOWN_TEXT] for text in rows.texts],
     }
     with named_storage_errors(path):
         pq.write_table(pa.table(columns), path)

@@ -218,7 +218,7 @@ def save_model(context: RunContext, final: FinalModel, data: RunData) -> None:
         problem_type=data.prepared.problem_type,
         metrics=final.evaluation.metrics,
     )
-    write_predictions(context.folder.predictions_file, final.evaluation, data.eval, data.prepared.eval.row_ids)
+    write_predictions(context.folder.predictions_file, final.evaluation, data.eval, data.prepared.eval)
 
 
 def _tokenise(context: RunContext, split: str, rows: LabelledRows, prepared: PreparedData) -> LabelledTokens:
