@@ -20,7 +20,7 @@ LOCK_INPUT := pyproject.toml requirements/common.in
 
 .DEFAULT_GOAL := help
 .PHONY: help setup samples quickstart run-local up logs-local db-list analyze-metrics analyze-by-model \
-	analyze-by-dataset doctor data-validate data-analyze data-versions test test-v check lint format lock hooks setup-conda
+	analyze-by-dataset doctor data-validate data-analyze data-versions test test-v test-faults check lint format lock hooks setup-conda
 
 help: ## List every target.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -123,11 +123,14 @@ data-versions: $(VENV)/.installed-run ## List the stored versions of data sets.
 
 # Developing
 
-test: $(VENV)/.installed-dev ## Run all tests.
-	@$(BIN)/pytest $(TEST_ARGS)
+test: $(VENV)/.installed-dev ## Run all tests but the long fault tests.
+	@$(BIN)/pytest -m "not faults" $(TEST_ARGS)
 
 test-v: $(VENV)/.installed-dev ## Run all tests, and name each.
-	@$(BIN)/pytest --verbose --verbose $(TEST_ARGS)
+	@$(BIN)/pytest --verbose --verbose -m "not faults" $(TEST_ARGS)
+
+test-faults: $(VENV)/.installed-dev ## Kill processes and fill disks, again and again (20 minutes).
+	@$(BIN)/pytest -m faults $(TEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check format, style, types and layers.
 	@$(BIN)/ruff format --check --quiet .
