@@ -87,14 +87,16 @@ def render_report(folder: ExperimentFolder, plots: Mapping[str, str]) -> str:
 
 
 def _curve_charts(curves: Mapping[str, Curve]) -> dict[str, str]:
-    def of(*names: str) -> list[Series]:
-        return [Series(name, curves[name]) for name in names if name in curves]
+    def by_step(title: str, *names: str) -> str:
+        """A chart of what has at least two points; one number is a tile, not a curve."""
+        found = [Series(name, curves[name]) for name in names if name in curves]
+        return line_chart(title, found, "step") if any(len(one.points) > 1 for one in found) else ""
 
     return {
-        "loss": line_chart("Loss", of("train_loss", "eval_loss"), "step"),
-        "accuracy": line_chart("Accuracy", of("eval_accuracy"), "step"),
-        "f1_macro": line_chart("Macro F1", of("eval_f1_macro"), "step"),
-        "learning_rate": line_chart("Learning rate", of("train_learning_rate"), "step"),
+        "loss": by_step("Loss", "train_loss", "eval_loss"),
+        "accuracy": by_step("Accuracy", "eval_accuracy"),
+        "f1_macro": by_step("Macro F1", "eval_f1_macro"),
+        "learning_rate": by_step("Learning rate", "train_learning_rate"),
     }
 
 
