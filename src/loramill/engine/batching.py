@@ -50,6 +50,11 @@ class TokenRows:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         return TokenRows(self.token_ids[where], self.type_ids[where], starts)
 
+    def first(self, count: int) -> TokenRows:
+        """The first ``count`` rows, or all if there are fewer."""
+        starts = self.starts[: count + 1]
+        return TokenRows(self.token_ids[: starts[-1]], self.type_ids[: starts[-1]], starts)
+
     def sorted_by_length(self, chosen: IntArray) -> IntArray:
         """The same rows, shortest first."""
         order: IntArray = chosen[np.argsort(self.lengths[chosen], kind="stable")]

@@ -154,7 +154,7 @@ def _finish(entries: Sequence[_Entry], base: FrozenBase, system: dict[str, Any])
     exact = stages.load_frozen_base(entries[0].context, torch.float32)
     rows = entries[0].data.prepared.eval
     saved = [SavedModel(e.context.folder.final_model, e.run.trial.adapter) for e in entries]
-    differences = check_reloads(saved, exact, rows.texts, rows.pairs)
+    differences = check_reloads(saved, exact, entries[0].data.eval.rows, rows.texts, rows.pairs)
     for entry, final, difference in zip(entries, finals, differences, strict=True):
         precision = entry.context.compute.precision
         own = {**system, "precision": precision, "reload_difference": difference, "trials_in_pass": len(entries)}

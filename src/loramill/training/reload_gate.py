@@ -21,6 +21,7 @@ from torch import Tensor
 from loramill.base_models import locate_base_model
 from loramill.engine.bank import Adapter, AdapterBank
 from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.batching import TokenRows
 from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import load_adapter
 from loramill.engine.step import predict_logits
@@ -42,19 +43,21 @@ class SavedModel:
 
 
 def check_reload(
-    folder: Path, base: FrozenBase, adapter: Adapter, texts: Sequence[str], pairs: Sequence[str] | None
+    saved: SavedModel, base: FrozenBase, tokens: TokenRows, texts: Sequence[str], pairs: Sequence[str] | None
 ) -> float:
     """``check_reloads`` for one model."""
-    return check_reloads([SavedModel(folder, adapter)], base, texts, pairs)[0]
+    return check_reloads([saved], base, tokens, texts, pairs)[0]
 
 
 def check_reloads(
-    saved: Sequence[SavedModel], base: FrozenBase, texts: Sequence[str], pairs: Sequence[str] | None
+    saved: Sequence[SavedModel], base: FrozenBase, tokens: TokenRows, texts: Sequence[str], pairs: Sequence[str] | None
 ) -> list[float]:
     """Reload saved models of one base in one fresh process and compare their logits with those of the adapters.
 
     Args:
         base: in float32.
+        tokens: what the run made of the texts; the fresh process makes its own, with the tokenizer that was saved.
+        texts, pairs: the rows of ``tokens``; the first ones are compared.
 
     Returns:
         The largest absolute difference of each.
@@ -63,7 +66,8 @@ def check_reloads(
         ReloadMismatchError: one is above 1e-5, or the reload failed.
     """
     texts, pairs = list(texts[:ROWS]), list(pairs[:ROWS]) if pairs is not None else None
-    expected = [_logits(base, model.adapter, model.folder, texts, pairs) for model in saved]
+    rows = tokens.first(ROWS)
+    expected = [predict_logits(AdapterBank(base, [model.adapter]), 0, rows) for model in saved]
     with tempfile.TemporaryDirectory(dir=saved[0].folder.parent, prefix=".reload-") as exchange:
         request, answer = Path(exchange) / "request.json", Path(exchange) / "logits.safetensors"
         folders = [str(model.folder.absolute()) for model in saved]
@@ -96,15 +100,12 @@ def reload_logits(request: Path, answer: Path) -> None:
     folders = [Path(folder) for folder in asked["folders"]]
     files = locate_base_model(ModelLabels.read(folders[0]).base_model)
     base = load_base(files.config, files.weights, dtype=torch.float32, device=torch.device(asked["device"]))
-    logits = [_logits(base, load_adapter(folder, base), folder, asked["texts"], asked["pairs"]) for folder in folders]
-    save_file({str(index): tensor for index, tensor in enumerate(logits)}, answer)
-
-
-def _logits(
-    base: FrozenBase, adapter: Adapter, folder: Path, texts: Sequence[str], pairs: Sequence[str] | None
-) -> Tensor:
-    rows = tokenize(load_tokenizer(folder), texts, pairs, max_length=ModelLabels.read(folder).max_length)
-    return predict_logits(AdapterBank(base, [adapter]), 0, rows)
+    logits = {}
+    for index, folder in enumerate(folders):
+        max_length = ModelLabels.read(folder).max_length
+        rows = tokenize(load_tokenizer(folder), asked["texts"], asked["pairs"], max_length=max_length)
+        logits[str(index)] = predict_logits(AdapterBank(base, [load_adapter(folder, base)]), 0, rows)
+    save_file(logits, answer)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
 from loramill.training import stages
 from loramill.training.loop import StopReason, train_trials
-from loramill.training.reload_gate import check_reload
+from loramill.training.reload_gate import SavedModel, check_reload
 from loramill.training.trial import EventSink, resource_events
 
 
@@ -73,7 +73,8 @@ def run_training(
     final = stages.measure_best(context, run, stages.load_frozen_base(context, torch.float32))
     stages.save_model(context, final, data)
     rows = data.prepared.eval
-    difference = check_reload(folder.final_model, final.base, final.adapter, rows.texts, rows.pairs)
+    saved = SavedModel(folder.final_model, final.adapter)
+    difference = check_reload(saved, final.base, data.eval.rows, rows.texts, rows.pairs)
     system = {**monitor.summary(), "precision": context.compute.precision, "reload_difference": difference}
     metrics = stages.summarise(run, final.evaluation, system)
     folder.write_metrics(metrics)  # last: they mark the run as whole
