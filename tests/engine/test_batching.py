@@ -70,11 +70,26 @@ def test_padded_places_hold_every_token_once_and_nothing_of_another_row(lengths:
 
 
 @given(LENGTHS)
-def test_buckets_without_padding_are_the_rows_as_they_stand(lengths: list[int]) -> None:
-    batch = build_batch([(0, rows_with(lengths), np.arange(len(lengths)))], device=CPU, padded=False)
-    assert batch.places is None
-    assert [bucket.width for bucket in batch.buckets for _ in range(bucket.rows)] == lengths
+def test_buckets_without_padding_hold_all_rows_of_one_length(lengths: list[int]) -> None:
+    rows = rows_with(lengths)
+    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, padded=False)
+    assert sorted(bucket.width for bucket in batch.buckets) == sorted(set(lengths))
     assert batch.padded_tokens == batch.tokens
+    places = batch.places
+    order = places.order.tolist() if places else list(range(len(lengths)))
+    tokens = batch.token_ids[places.gather] if places else batch.token_ids
+    assert sorted(order) == list(range(len(lengths)))
+    assert [bucket.width for bucket in batch.buckets for _ in range(bucket.rows)] == [lengths[row] for row in order]
+    assert tokens.tolist() == [token for row in order for token in row_tokens(rows, row)]
+    if places:
+        assert torch.equal(places.gather[places.scatter], torch.arange(batch.tokens))
+
+
+@given(LENGTHS)
+def test_rows_in_the_order_of_their_length_stay_where_they_are(lengths: list[int]) -> None:
+    rows = rows_with(lengths)
+    chosen = rows.sorted_by_length(np.arange(len(lengths)))
+    assert build_batch([(0, rows, chosen)], device=CPU, padded=False).places is None
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4))

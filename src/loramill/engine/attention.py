@@ -22,15 +22,23 @@ def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
     Returns:
         ``[tokens, hidden]``.
     """
-    if batch.places is None:
-        result: Tensor = RowAttention.apply(qkv, batch.buckets, heads)  # type: ignore[no-untyped-call]
-        return result
+    placed = _to_places(qkv, batch.places) if batch.places else qkv
+    context = _padded_attention(placed, batch.buckets, heads) if batch.padded else _row_attention(placed, batch, heads)
+    return _from_places(context, batch.places) if batch.places else context
+
+
+def _row_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
+    result: Tensor = RowAttention.apply(qkv, batch.buckets, heads)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _padded_attention(qkv: Tensor, buckets: Sequence[Bucket], heads: int) -> Tensor:
     hidden = qkv.shape[1] // 3
     contexts = []
-    for bucket, part in _split(_to_places(qkv, batch.places), batch.buckets):
+    for bucket, part in _split(qkv, buckets):
         query, key, value = part.view(bucket.rows, bucket.width, 3, heads, hidden // heads).permute(2, 0, 3, 1, 4)
         contexts.append(_attend(query, key, value, bucket).transpose(1, 2).reshape(-1, hidden))
-    return _from_places(torch.cat(contexts), batch.places)
+    return torch.cat(contexts)
 
 
 def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int) -> Tensor:

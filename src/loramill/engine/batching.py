@@ -89,11 +89,11 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the rows stand in padded buckets.
+    """Where the rows stand in buckets that do not take them in the order of the batch.
 
     Attributes:
         order: int64 ``[rows]``, the rows as the buckets take them.
-        gather: int64 ``[places]``, the token at each place; padding repeats the row's first token.
+        gather: int64 ``[places]``, the token at each place; padding, if there is any, repeats the row's first token.
         scatter: int64 ``[tokens]``, the place of each token.
     """
 
@@ -111,7 +111,8 @@ class Batch:
         first_tokens: int64 ``[rows]``, where each row starts; the first token is what the heads pool.
         segments: one for each adapter, in order, covering all rows.
         buckets: a partition of the rows for attention.
-        places: how tokens and padded buckets map; ``None`` when the buckets are the tokens as they stand.
+        places: how tokens and buckets map; ``None`` when the buckets are the tokens as they stand.
+        padded: whether rows of a bucket are of similar length only, and not equally long.
     """
 
     token_ids: Tensor
@@ -121,6 +122,7 @@ class Batch:
     segments: tuple[Segment, ...]
     buckets: tuple[Bucket, ...]
     places: Places | None
+    padded: bool
 
     @property
     def rows(self) -> int:
@@ -147,7 +149,6 @@ def build_batch(
 
     Args:
         parts: (adapter, rows to choose from, chosen rows int64 ``[n]``), one for each adapter; the order is kept.
-            Rows sorted by length make the fewest buckets.
         padded: whether attention gets padded buckets; by default everywhere but on the CPU.
     """
     tokens, types, lengths, segments = [], [], [], []
@@ -163,7 +164,8 @@ def build_batch(
     all_lengths = np.concatenate(lengths)
     starts = np.concatenate([[0], np.cumsum(all_lengths)[:-1]])
     wants_padding = device.type != "cpu" if padded is None else padded
-    buckets, places = _padded_buckets(starts, all_lengths, device) if wants_padding else (_runs(all_lengths), None)
+    make_buckets = _padded_buckets if wants_padding else _equal_buckets
+    buckets, places = make_buckets(starts, all_lengths, device)
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
@@ -172,6 +174,7 @@ def build_batch(
         segments=tuple(segments),
         buckets=buckets,
         places=places,
+        padded=wants_padding,
     )
 
 
@@ -189,6 +192,21 @@ def batches_of_tokens(lengths: IntArray, budget: int) -> list[IntArray]:
         batches.append(order[start:stop])
         start = stop
     return batches
+
+
+def _equal_buckets(
+    starts: IntArray, lengths: IntArray, device: torch.device
+) -> tuple[tuple[Bucket, ...], Places | None]:
+    """All rows of one length together. Rows that do not stand so already, as those of several adapters, are moved."""
+    runs = _runs(lengths)
+    if len(runs) == len(np.unique(lengths)):
+        return runs, None
+    order = np.argsort(lengths, kind="stable")
+    gather = _ranges(starts[order], lengths[order])
+    scatter = np.empty_like(gather)
+    scatter[gather] = np.arange(len(gather))
+    moved = (torch.from_numpy(index).to(device) for index in (order, gather, scatter))
+    return _runs(lengths[order]), Places(*moved)
 
 
 def _runs(lengths: IntArray) -> tuple[Bucket, ...]:
