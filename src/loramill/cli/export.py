@@ -27,9 +27,7 @@ class Format(StrEnum):
 def export(
     experiment_id: str,
     kind: Annotated[Format, typer.Option("--format", help="PEFT adapter, one Transformers model, or ONNX.")],
-    to: Annotated[
-        Path | None, typer.Option(help="New folder; artifacts/<format>/ if absent.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option(help="New folder; artifacts/<format>/ if absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a model and check that it gives the same logits where it will be used."""
