@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import json
 import math
 import random
 from datetime import UTC, datetime, timedelta
@@ -171,6 +173,25 @@ def test_a_page_costs_few_statements(database: Database, rows: list[dict[str, An
 def test_cursors_of_another_order_are_refused(database: Database, cursor: str) -> None:
     with database.reading() as session, pytest.raises(ConfigError, match="cursor"):
         ExperimentStore(session).list_page(cursor=cursor)
+
+
+@pytest.mark.parametrize("hostile", ["nul\0", "half \ud800", "\udfff"])
+def test_what_no_database_can_hold_is_refused(hostile: str) -> None:
+    for name in ("name", "owner", "tag", "model_name", "status"):
+        with pytest.raises(ConfigError, match=name):
+            ExperimentFilter(**{name: hostile})
+    with pytest.raises(ConfigError, match="sort_by"):
+        Order(hostile)
+    with pytest.raises(ConfigError, match="time zone"):
+        ExperimentFilter(start_date=datetime(2026, 1, 1))
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 1e999, "1", None])
+def test_forged_cursors_are_refused(database: Database, number: object) -> None:
+    text = json.dumps(["eval_accuracy", True, False, 0.5, number])
+    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    with database.reading() as session, pytest.raises(ConfigError, match="cursor"):
+        ExperimentStore(session).list_page(order=Order("eval_accuracy"), cursor=cursor)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001])

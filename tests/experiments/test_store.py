@@ -123,9 +123,18 @@ def test_tags_notes_and_archive(store: ExperimentStore) -> None:
 def test_every_wrong_tag_is_named(store: ExperimentStore) -> None:
     add(store)
     with pytest.raises(ConfigError) as caught:
-        store.add_tags("a", ["fine", "", "x" * 256])
-    assert len(caught.value.problems) == 2
+        store.add_tags("a", ["fine", "", "x" * 256, "nul\0", "half \ud800"])
+    assert len(caught.value.problems) == 4
     assert store.get_summary("a").tags == ()
+
+
+def test_texts_that_no_database_can_hold(store: ExperimentStore) -> None:
+    add(store)
+    with pytest.raises(ConfigError, match="notes"):
+        store.set_notes("a", "nul\0")
+    assert store.find("nul\0") is None
+    store.mark_failed("a", "x", "the message\0 of a library")
+    assert store.get_summary("a").error_message == "the message of a library"
 
 
 def test_data_versions_lead_back_to_experiments(store: ExperimentStore) -> None:

@@ -10,12 +10,19 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, exists, select
 
+from loramill.errors import ConfigError, Problem
 from loramill.experiments.models import Experiment, Tag
+
+UNSTORABLE = "holds a character that no database can"
 
 
 @dataclass(frozen=True)
 class ExperimentFilter:
-    """What a reader looks for; every field that is given must hold."""
+    """What a reader looks for; every field that is given must hold.
+
+    Raises:
+        ConfigError: a text that no database can hold, or a time without a zone; names each.
+    """
 
     name: str | None = None
     """Parts of the name, in any case and in any order."""
@@ -37,10 +44,29 @@ class ExperimentFilter:
     archived: bool | None = False
     """Archived ones are hidden unless asked for: True shows only them, None shows all."""
 
+    def __post_init__(self) -> None:
+        faults = {name: _fault(value) for name, value in vars(self).items()}
+        problems = [Problem(name, ascii(vars(self)[name])[:40], fault) for name, fault in faults.items() if fault]
+        if problems:
+            raise ConfigError(problems, source="query")
+
     @property
     def is_empty(self) -> bool:
         """Whether it lets through every experiment that a plain list shows."""
         return self == ExperimentFilter()
+
+
+def is_storable(text: str) -> bool:
+    """Whether both databases can hold a text: no NUL, and no half of a surrogate pair (JSON may bring both)."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _fault(value: object) -> str:
+    if isinstance(value, str) and not is_storable(value):
+        return UNSTORABLE
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return "needs a time zone"
+    return ""
 
 
 def conditions_of(wanted: ExperimentFilter, row: type[Experiment] = Experiment) -> list[ColumnElement[bool]]:

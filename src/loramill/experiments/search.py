@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from loramill.errors import ConfigError, Problem
-from loramill.experiments.filters import ExperimentFilter, conditions_of
+from loramill.experiments.filters import ExperimentFilter, conditions_of, is_storable
 from loramill.experiments.models import Experiment, Metric
 from loramill.experiments.summaries import ExperimentSummary, one_of, summarize
 
@@ -43,6 +43,8 @@ INDEXED_WITH: dict[str, tuple[str, ...]] = {
 
 ALWAYS_THERE = ("created_at", "name")
 MAX_LIMIT = 1000
+MAX_NAME = 255
+MAX_NUMBER = 2**63 - 1
 SMALL_RECORD = 2_000
 SAMPLE = 200
 ENOUGH = 4
@@ -64,10 +66,18 @@ class ExperimentPage:
 
 @dataclass(frozen=True)
 class Order:
-    """What to sort by: a column of ``SORT_COLUMNS``, or the name of a metric."""
+    """What to sort by: a column of ``SORT_COLUMNS``, or the name of a metric.
+
+    Raises:
+        ConfigError: no metric can have this name.
+    """
 
     key: str = "created_at"
     desc: bool = True
+
+    def __post_init__(self) -> None:
+        if not (is_storable(self.key) and 0 < len(self.key) <= MAX_NAME):
+            raise ConfigError([Problem("sort_by", ascii(self.key)[:40], "is not the name of a metric")], source="query")
 
 
 @dataclass(frozen=True)
@@ -88,18 +98,18 @@ def find_page(
     """
     if not 1 <= limit <= MAX_LIMIT:
         raise ConfigError([Problem("limit", limit, f"must be 1 to {MAX_LIMIT}")], source="query")
-    after = _decode_cursor(cursor, order) if cursor else None
-    places = _find_places(session, wanted, order, limit + 1, after)
+    after, narrow = _decode_cursor(cursor, order) if cursor else (None, _is_narrow(session, wanted))
+    find_places = _sort_matches if narrow else _walk_all
+    places = find_places(session, wanted, order, limit + 1, after)
     page, more = places[:limit], len(places) > limit
     items = summarize(session, [place.number for place in page])
-    return ExperimentPage(tuple(items), _encode_cursor(page[-1], order) if more else None)
+    return ExperimentPage(tuple(items), _encode_cursor(page[-1], order, narrow=narrow) if more else None)
 
 
-def _find_places(
+def _walk_all(
     session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None
 ) -> list[_Place]:
-    if _is_narrow(session, wanted):
-        return _sort_matches(session, wanted, order, count, after)
+    """For a broad filter: rows with the sort value, then as many without it as are missing."""
     places: list[_Place] = []
     if after is None or after.value is not None:
         places = _walk(session, wanted, order, count, after)
@@ -143,7 +153,7 @@ def _sort_matches(
 
 
 def _walk(session: Session, wanted: ExperimentFilter, order: Order, count: int, after: _Place | None) -> list[_Place]:
-    """For a broad filter: along the index of the sort value, each row looked up by its key, which is no scan.
+    """Along the index of the sort value, each row looked up by its key, which is no scan.
 
     Conditions that the index can answer by itself stand beside it.
     """
@@ -192,23 +202,24 @@ def _direction(value: ColumnElement[Any], number: ColumnElement[int], order: Ord
     return (value.desc(), number.desc()) if order.desc else (value, number)
 
 
-def _encode_cursor(last: _Place, order: Order) -> str:
+def _encode_cursor(last: _Place, order: Order, *, narrow: bool) -> str:
+    """Where the next page begins, and by which plan, so that it need not be chosen again."""
     value = last.value.isoformat() if isinstance(last.value, datetime) else last.value
-    text = json.dumps([order.key, order.desc, value, last.number], separators=(",", ":"))
+    text = json.dumps([order.key, order.desc, narrow, value, last.number], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str, order: Order) -> _Place:
+def _decode_cursor(cursor: str, order: Order) -> tuple[_Place, bool]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        key, desc, value, number = json.loads(text)
-        if (key, desc) != (order.key, order.desc) or not isinstance(number, int):
+        key, desc, narrow, value, number = json.loads(text)
+        if (key, desc) != (order.key, order.desc) or not 0 <= number <= MAX_NUMBER:
             raise ValueError("another order")
         if order.key == "created_at":
             value = datetime.fromisoformat(value).astimezone(UTC)
         elif not isinstance(value, str if order.key == "name" else (int, float, type(None))):
             raise TypeError("another type")
-    except (ValueError, TypeError):
-        problem = Problem("cursor", cursor[:40], "is not a cursor of this order; start again at the first page")
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        problem = Problem("cursor", ascii(cursor)[:40], "is not a cursor of this order; start again at the first page")
         raise ConfigError([problem], source="query") from None
-    return _Place(value, number)
+    return _Place(value, int(number)), bool(narrow)

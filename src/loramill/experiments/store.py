@@ -1,7 +1,7 @@
 """Every question to, and every change of, the experiment record.
 
-A store works in the session of its caller and never commits: transactions open at the edge. What it is asked in one
-transaction happens whole or not at all. The queries of lists are in ``search``, those of totals in ``statistics``.
+A store works in the session of its caller and never commits: transactions open at the edge. The queries of lists are
+in ``search``, those of totals in ``statistics``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from loramill.config.schema import ExperimentConfig
 from loramill.errors import ConfigError, ConflictError, NotFoundError, Problem
-from loramill.experiments.filters import ExperimentFilter
+from loramill.experiments.filters import UNSTORABLE, ExperimentFilter, is_storable
 from loramill.experiments.metrics import flatten_metrics
 from loramill.experiments.models import (
     FINISHED,
@@ -105,6 +105,8 @@ class ExperimentStore:
         return experiment
 
     def find(self, experiment_id: str) -> Experiment | None:
+        if not is_storable(experiment_id):
+            return None
         return self._session.scalar(select(Experiment).where(Experiment.id == experiment_id))
 
     def get(self, experiment_id: str) -> Experiment:
@@ -144,7 +146,7 @@ class ExperimentStore:
     def statistics_by(
         self, column: str, metric: str = "eval_accuracy", wanted: ExperimentFilter | None = None
     ) -> list[GroupStatistics]:
-        """One line a model (``model_name``), data set (``dataset_name``) or owner: how its runs did by a metric."""
+        """One line a group, such as ``model_name`` or ``dataset_name``: how its runs did by a metric."""
         return group_statistics(self._session, column, metric, wanted or ExperimentFilter())
 
     def metric_statistics(self, wanted: ExperimentFilter | None = None) -> list[MetricStatistics]:
@@ -168,14 +170,8 @@ class ExperimentStore:
 
     def mark_failed(self, experiment_id: str, code: str, message: str, *, attempt: int | None = None) -> None:
         """Note failure, with the code and the message of the error that caused it."""
-        self._change(
-            experiment_id,
-            attempt,
-            status=Status.FAILURE,
-            finished_at=datetime.now(UTC),
-            error_code=code,
-            error_message=message,
-        )
+        ended = {"status": Status.FAILURE, "finished_at": datetime.now(UTC)}
+        self._change(experiment_id, attempt, **ended, error_code=code, error_message=message.replace("\0", ""))
 
     def mark_revoked(self, experiment_id: str, *, attempt: int | None = None) -> None:
         """Note that a person or a signal stopped it."""
@@ -227,6 +223,12 @@ class ExperimentStore:
         self._session.flush()
 
     def set_notes(self, experiment_id: str, notes: str) -> None:
+        """
+        Raises:
+            ConfigError: the text holds a character that no database can.
+        """
+        if not is_storable(notes):
+            raise ConfigError([Problem("notes", ascii(notes)[:40], UNSTORABLE)], source="notes")
         self.get(experiment_id).notes = notes
         self._session.flush()
 
@@ -243,9 +245,10 @@ class ExperimentStore:
         """
         number = self.get(experiment_id).number
         wanted = [tag.strip() for tag in tags]
-        problems = [Problem("tag", tag[:40], f"use 1 to {MAX_TAG} characters") for tag in wanted if not _is_tag(tag)]
-        if problems:
-            raise ConfigError(problems, source="tags")
+        wrong = [tag for tag in wanted if not (0 < len(tag) <= MAX_TAG and is_storable(tag))]
+        if wrong:
+            message = f"use 1 to {MAX_TAG} plain characters"
+            raise ConfigError([Problem("tag", ascii(tag)[:40], message) for tag in wrong], source="tags")
         for tag in wanted:
             self._session.merge(Tag(experiment_number=number, name=tag))
         self._session.flush()
@@ -290,7 +293,3 @@ class ExperimentStore:
             experiment = self.get(experiment_id)
             state = f"it is {experiment.status}, attempt {experiment.attempt}"
             raise ConflictError(f"Experiment {experiment_id!r} was not changed: {state}.")
-
-
-def _is_tag(tag: str) -> bool:
-    return 0 < len(tag) <= MAX_TAG

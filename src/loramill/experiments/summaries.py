@@ -1,4 +1,4 @@
-"""Experiments as lists show them: the row, its metrics and its tags, in three statements for a whole page."""
+"""Experiments as lists show them: the row, its metrics and its tags, in two statements for a whole page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy import ColumnElement, CompoundSelect, bindparam, null, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from loramill.experiments.models import Experiment, Metric, Tag
@@ -58,20 +58,24 @@ ROW_FIELDS = [name for name in ExperimentSummary.__dataclass_fields__ if name no
 
 
 def summarize(session: Session, numbers: Sequence[int]) -> list[ExperimentSummary]:
-    """Summaries of these rows, in this order."""
+    """Summaries of these rows, in this order; rows that were deleted meanwhile are left out."""
     columns = [getattr(Experiment, name) for name in ROW_FIELDS]
     found = session.execute(select(Experiment.number, *columns).where(one_of(Experiment.number, numbers)))
     rows = {number: dict(zip(ROW_FIELDS, values, strict=True)) for number, *values in found}
     metrics: dict[int, dict[str, float]] = {number: {} for number in numbers}
-    for number, name, value in session.execute(
-        select(Metric.experiment_number, Metric.name, Metric.value)
-        .where(one_of(Metric.experiment_number, numbers))
-        .order_by(Metric.experiment_number, Metric.name)
-    ):
-        metrics[number][name] = value
     tags: dict[int, list[str]] = {number: [] for number in numbers}
-    for number, name in session.execute(
-        select(Tag.experiment_number, Tag.name).where(one_of(Tag.experiment_number, numbers)).order_by(Tag.name)
-    ):
-        tags[number].append(name)
+    for number, name, value in sorted(session.execute(_metrics_and_tags(numbers)).all(), key=lambda row: row[:2]):
+        if value is None:
+            tags[number].append(name)
+        else:
+            metrics[number][name] = value
     return [ExperimentSummary(**rows[n], metrics=metrics[n], tags=tuple(tags[n])) for n in numbers if n in rows]
+
+
+def _metrics_and_tags(numbers: Sequence[int]) -> CompoundSelect[Any]:
+    """Both in one statement, a tag without a value: a page costs a round trip less."""
+    metrics = select(Metric.experiment_number, Metric.name, Metric.value)
+    tags = select(Tag.experiment_number, Tag.name, null())
+    return union_all(
+        metrics.where(one_of(Metric.experiment_number, numbers)), tags.where(one_of(Tag.experiment_number, numbers))
+    )
