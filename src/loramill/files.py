@@ -79,7 +79,11 @@ def publish_folder(staged: Path, final: Path) -> None:
             retired = final.with_name(f".{final.name}.retired")
             shutil.rmtree(retired, ignore_errors=True)
             final.rename(retired)
-            staged.rename(final)
+            try:
+                staged.rename(final)
+            except OSError:
+                retired.rename(final)
+                raise
             shutil.rmtree(retired, ignore_errors=True)
         else:
             staged.rename(final)

@@ -15,6 +15,7 @@ from loramill.engine.base import FrozenBase
 from loramill.engine.losses import ProblemType
 from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import save_adapter
+from loramill.engine.tokenizer import load_tokenizer
 from loramill.files import named_storage_errors, publish_folder, write_atomic
 
 
@@ -35,21 +36,31 @@ def save_final_model(
         DiskFullError, UnwritableError, StorageError: a final model from before is untouched.
     """
     staged = folder.with_name(f".{folder.name}.part")
-    with named_storage_errors(folder):
+    try:
+        with named_storage_errors(folder):
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir(parents=True)
+            _copy_tokenizer(files, staged)
+        save_adapter(staged, base, adapter, base_name=files.reference)
+        ModelLabels(
+            label_names=tuple(label_names),
+            problem_type=problem_type,
+            base_model=config.model.name,
+            max_length=min(config.data.max_length, base.architecture.max_positions),
+            base_hash=files.content_hash(),
+        ).write(staged)
+        write_atomic(staged / "README.md", model_card(config, files, label_names, metrics))
+        publish_folder(staged, folder)
+    except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        for file in files.tokenizer_files:
-            shutil.copyfile(file, staged / file.name)
-    save_adapter(staged, base, adapter, base_name=files.reference)
-    ModelLabels(
-        label_names=tuple(label_names),
-        problem_type=problem_type,
-        base_model=config.model.name,
-        max_length=min(config.data.max_length, base.architecture.max_positions),
-        base_hash=files.content_hash(),
-    ).write(staged)
-    write_atomic(staged / "README.md", model_card(config, files, label_names, metrics))
-    publish_folder(staged, folder)
+        raise
+
+
+def _copy_tokenizer(files: BaseModelFiles, folder: Path) -> None:
+    for file in files.tokenizer_files:
+        shutil.copyfile(file, folder / file.name)
+    if not (folder / "tokenizer.json").exists():  # an older base, with a vocabulary only
+        load_tokenizer(files.folder).save(str(folder / "tokenizer.json"))
 
 
 def model_card(
