@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -28,11 +28,17 @@ def write_config(path: Path, config: ExperimentConfig | Mapping[str, object]) ->
     return path
 
 
-def loramill(home: Path, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], env=environment(home, **more), capture_output=True, text=True, check=False
-    )
+def loramill(
+    home: Path, *arguments: str | Path, before: Sequence[str] = (), **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end.
+
+    Args:
+        before: what starts it, such as ``["nice"]``.
+        more: environment variables.
+    """
+    command = [*before, *COMMAND, *map(str, arguments)]
+    return subprocess.run(command, env=environment(home, **more), capture_output=True, text=True, check=False)
 
 
 def start_loramill(home: Path, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:

@@ -88,6 +88,7 @@ class Database:
         self.url = _with_driver(url)
         self.engine = _create_engine(self.url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self._reading = sessionmaker(self.engine.execution_options(loramill_reading=True), expire_on_commit=False)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -102,7 +103,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """A session for reading only; on SQLite it takes no write lock."""
-        with self._sessions(bind=self.engine.execution_options(loramill_reading=True)) as session:
+        with self._reading() as session:
             yield session
 
     def upgrade(self) -> None:

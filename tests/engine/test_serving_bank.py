@@ -89,7 +89,7 @@ def test_in_bfloat16_the_head_stays_in_float32_and_the_logits_near(small_model: 
     (logits,) = classify(ServingBank(base, [packed]), batch)
     (expected,) = classify(AdapterBank(exact, [adapter]), batch)
     assert logits.dtype == torch.float32
-    assert {pair.down.dtype for pair in packed.pairs.values()} == {torch.bfloat16}
+    assert {update.down.dtype for update in packed.updates.values()} == {torch.bfloat16}
     assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
 
 
@@ -97,7 +97,7 @@ def test_a_packed_adapter_does_not_change_with_the_one_it_was_packed_from(small_
     base = base_of(small_model)
     adapter = random_adapter(base, ("query", "value"), 1)
     packed = pack_adapter(base, adapter)
-    tensors = [tensor for pair in packed.pairs.values() for tensor in (pair.down, pair.up)]
+    tensors = [tensor for update in packed.updates.values() for tensor in (update.down, update.up)]
     trained = {layer.path for layer in base.trained_head()}
     head = zip(base.architecture.family.head, packed.head, strict=True)
     own = [weights.linear for layer, weights in head if layer.path in trained]

@@ -37,8 +37,17 @@ def read_config(context: typer.Context, path: Path | None, assignments: list[str
     Raises:
         ConfigError: with every problem of all three.
     """
+    return load_config(path, read_overrides(context, assignments))
+
+
+def read_overrides(context: typer.Context, assignments: list[str] | None) -> dict[str, object]:
+    """Dotted key -> value of every flag and ``--set``.
+
+    Raises:
+        ConfigError: an assignment cannot be read.
+    """
     flags: dict[str, object] = context.meta.get(OVERRIDES, {})
-    return load_config(path, {**flags, **parse_overrides(assignments or [])})
+    return {**flags, **parse_overrides(assignments or [])}
 
 
 def _config_options() -> list[Any]:

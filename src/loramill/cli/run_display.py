@@ -57,7 +57,7 @@ class ProgressLines:
             self._advance(event)
         elif event["type"] not in ("status", "checkpoint") and (sentence := describe_event(event)):
             style = "yellow" if event["type"] == "warning" else ""
-            self._console.print(escape(sentence), style=style, highlight=False)
+            self._console.print(escape(sentence), style=style, highlight=False, soft_wrap=True)
 
     def _advance(self, event: dict[str, Any]) -> None:
         fields: dict[str, Any] = {

@@ -7,19 +7,25 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from loramill.cli.config_options import Assignments, ConfigCommand, ConfigFile, read_config
+from loramill.cli.config_options import Assignments, ConfigCommand, ConfigFile, read_config, read_overrides
+from loramill.cli.local import open_database
 from loramill.cli.run_display import ProgressLines, result_table
 from loramill.database import Database
-from loramill.errors import LoramillError
+from loramill.errors import ConfigError, LoramillError, Problem
 from loramill.experiments.folder import ExperimentFolder
-from loramill.jobs.execute import execute_training
+from loramill.jobs.execute import execute_training, recorded_config
 from loramill.jobs.submit import submit_training
 from loramill.settings import Settings
+
+if TYPE_CHECKING:
+    from loramill.training.run import RunResult
 
 STOPPED_BY_USER = 130
 
@@ -39,39 +45,69 @@ def train(
 ) -> None:
     """Train an adapter from a config. Every key of the config is a flag too."""
     settings = Settings.load()
-    database = Database(settings.effective_database_url)
-    database.upgrade()
     if resume:
-        folder = ExperimentFolder.open(settings.results_folder, resume)
+        overrides = read_overrides(context, assignments)
+        folder = _folder_to_resume(resume, settings, overrides, config_file)
     else:
         config = read_config(context, config_file, assignments)
-        folder = submit_training(config, settings=settings, database=database, enqueue=_run_here)
-    console = Console(stderr=True)
-    try:
-        with stop_on_signals() as should_stop, ProgressLines(console) as progress:
-            result = execute_training(
-                folder,
-                settings=settings,
-                database=database,
-                on_event=progress.show,
-                should_stop=should_stop,
-                resume=resume is not None,
-                strict=strict,
-            )
-    except LoramillError as error:
-        if as_json:
-            failure = {"code": error.code, "message": error.message, "fix": error.fix}
-            _print_json(folder, "FAILURE", {}, error=failure)
-        raise
-    finally:
-        database.close()
+    with open_database(settings) as database:
+        if not resume:
+            folder = submit_training(config, settings=settings, database=database, enqueue=_run_here)
+        try:
+            result = _train(folder, settings, database, resume=resume is not None, strict=strict)
+        except LoramillError as error:
+            if as_json:
+                failure = {"code": error.code, "message": error.message, "fix": error.fix}
+                _print_json(folder, "FAILURE", {}, error=failure)
+            raise
+    _report(folder, result, as_json=as_json)
+
+
+def _folder_to_resume(
+    experiment_id: str, settings: Settings, overrides: dict[str, object], config_file: Path | None
+) -> ExperimentFolder:
+    """The folder of an earlier run, which keeps its config; only where to look for it may be said.
+
+    Raises:
+        ConfigError: anything else of the config was given, and would be ignored.
+        NotFoundError: there is no such experiment.
+    """
+    results = str(overrides.pop("training.output_dir", settings.results_folder.name))
+    given = {**({str(config_file): None} if config_file else {}), **overrides}
+    if given:
+        message = "a resumed run keeps the config that it was started with"
+        problems = [Problem(key, value, message) for key, value in given.items()]
+        raise ConfigError(problems, source="--resume", fix="Leave it out, or start a new run without --resume.")
+    return ExperimentFolder.open(settings.home / results, experiment_id)
+
+
+def _train(
+    folder: ExperimentFolder, settings: Settings, database: Database, *, resume: bool, strict: bool
+) -> RunResult:
+    with stop_on_signals() as should_stop, ProgressLines(Console(stderr=True)) as progress:
+        return execute_training(
+            folder,
+            settings=settings,
+            database=database,
+            on_event=progress.show,
+            should_stop=should_stop,
+            resume=resume,
+            strict=strict,
+        )
+
+
+def _report(folder: ExperimentFolder, result: RunResult, *, as_json: bool) -> None:
+    """Say how a run ended, and leave with 130 when a person ended it."""
     finished = result.status == "finished"
     if as_json:
         _print_json(folder, "SUCCESS" if finished else "REVOKED", result.metrics)
     elif finished:
         Console().print(result_table(folder, result.metrics))
     if not finished:
-        console.print(f"Stopped ({result.status}). Go on with: loramill train --resume {folder.id}", highlight=False)
+        results = recorded_config(folder).training.output_dir
+        where = "" if results == "results" else f" --output_dir {results}"
+        hint = f"Stopped ({result.status}). Go on with: loramill train --resume {folder.id}{where}"
+        Console(stderr=True).print(escape(hint), highlight=False, soft_wrap=True)
     if result.status == "stopped":
         raise typer.Exit(STOPPED_BY_USER)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -53,13 +54,21 @@ def classify(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO
     """
     pooled = encode(bank, batch, dropout)
     pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+    layers = bank.base.architecture.family.head
+    shared = list(itertools.takewhile(lambda layer: layer.path in bank.base.head, layers))
+    for layer in shared:
+        pooled = _head_layer(pooled, HeadWeights(bank.base.head[layer.path], layer.activation))
     logits = []
     for segment in batch.segments:
         state = pooled[segment.first_row : segment.last_row]
-        for layer in bank.head(segment.adapter):
-            state = _activate(F.linear(state, layer.linear.weight, layer.linear.bias), layer.activation)
+        for weights in bank.head(segment.adapter)[len(shared) :]:
+            state = _head_layer(state, weights)
         logits.append(state)
     return logits
+
+
+def _head_layer(state: Tensor, weights: HeadWeights) -> Tensor:
+    return _activate(F.linear(state, weights.linear.weight, weights.linear.bias), weights.activation)
 
 
 def encode(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:

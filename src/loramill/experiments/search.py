@@ -127,7 +127,7 @@ def _is_narrow(session: Session, wanted: ExperimentFilter) -> bool:
     if newest <= SMALL_RECORD:
         return True
     sample = [1 + int(newest * (place * GOLDEN_RATIO % 1)) for place in range(SAMPLE)]
-    passes = one_of(CHECKED.number, sample), *conditions_of(wanted, CHECKED)
+    passes = one_of(session, CHECKED.number, sample), *conditions_of(wanted, CHECKED)
     return len(session.scalars(select(CHECKED.number).where(*passes).limit(ENOUGH)).all()) < ENOUGH
 
 

@@ -61,6 +61,9 @@ def execute_training(
         except Exception as error:
             record.failed(error)
             raise
+        except KeyboardInterrupt:  # a second Ctrl-C: not even the step is finished
+            record.stopped()
+            raise
         if result.status == "finished":
             record.finished(result.metrics)
         elif claim is None or result.status == "time_limit":

@@ -7,6 +7,7 @@ the model (huggingface/peft#1070, #2027).
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,9 @@ def check_reloads(
         folders = [str(model.folder.absolute()) for model in saved]
         write_json(request, {"folders": folders, "texts": texts, "pairs": pairs, "device": str(base.device)})
         command = [sys.executable, "-m", "loramill.training.reload_gate", str(request), str(answer)]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+        finished = _run(command)
+        if finished.returncode == -signal.SIGINT:  # Ctrl-C reaches every process of the terminal, not only the run
+            finished = _run(command)
         if finished.returncode != 0:
             last = finished.stderr.strip().splitlines()[-1:] or ["no message"]
             raise ReloadMismatchError(f"The saved model does not reload in a fresh process: {last[0]}")
@@ -82,6 +85,10 @@ def check_reloads(
         _compare(model.folder, found[str(index)], logits)
         for index, (model, logits) in enumerate(zip(saved, expected, strict=True))
     ]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
 
 
 def _compare(folder: Path, found: Tensor, expected: Tensor) -> float:
