@@ -20,7 +20,8 @@ LOCK_INPUT := pyproject.toml requirements/common.in
 
 .DEFAULT_GOAL := help
 .PHONY: help setup samples quickstart run-local up logs-local db-list analyze-metrics analyze-by-model \
-	analyze-by-dataset doctor data-validate data-analyze data-versions test test-v test-faults check lint format lock hooks setup-conda
+	analyze-by-dataset doctor data-validate data-analyze data-versions serve predict-health predict-text predict-positive \
+	predict-negative test test-v test-faults check lint format lock hooks setup-conda
 
 help: ## List every target.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -120,6 +121,26 @@ data-analyze: $(VENV)/.installed-run ## Describe a data set: labels, lengths, la
 
 data-versions: $(VENV)/.installed-run ## List the stored versions of data sets.
 	@$(LORAMILL) data list
+
+# Inference: exp=ID names an experiment, an alias or a stage; the newest experiment otherwise.
+
+serve: $(VENV)/.installed-run ## Serve the newest experiment on port 8002, or exp=ID.
+	@$(LORAMILL) serve $(exp)
+
+export PREDICT_TEXT = $(value text)
+ASK := $(BIN)/python scripts/ask_service.py
+
+predict-health: $(VENV)/.installed-run ## Ask the running service how it is, and what it serves.
+	@$(ASK) health
+
+predict-text: $(VENV)/.installed-run ## Have the running service classify text='...'.
+	@$(ASK) text
+
+predict-positive: $(VENV)/.installed-run ## Have it classify a text that anybody would call positive.
+	@$(ASK) positive
+
+predict-negative: $(VENV)/.installed-run ## Have it classify a text that anybody would call negative.
+	@$(ASK) negative
 
 # Developing
 
