@@ -26,6 +26,9 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/metrics"): (OPEN, None, 200),
     ("POST", "/train"): (SIGNED_IN, {"config": CONFIG}, 202),
     ("GET", "/tasks"): (SIGNED_IN, None, 200),
+    ("GET", "/config/presets"): (SIGNED_IN, None, 200),
+    ("POST", "/config/check"): (SIGNED_IN, {"config": CONFIG}, 200),
+    ("POST", "/config/plan"): (SIGNED_IN, {"config": {"lora": {"r": 0}}}, 422),
     ("GET", "/users/me"): (SIGNED_IN, None, 200),
     ("GET", "/experiments"): (SCOPED, None, 200),
     ("GET", "/experiments/stats"): (SCOPED, None, 200),
@@ -40,6 +43,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("DELETE", "/experiments/{experiment_id}"): (OWNER, None, 204),
     ("GET", "/experiments/{experiment_id}/config"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/metrics"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/curves"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/logs"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/report"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/artifacts"): (OWNER, None, 200),
@@ -49,6 +53,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/users"): (ADMIN, None, 200),
     ("POST", "/users"): (ADMIN, {"username": "new", "password": "long enough password"}, 201),
     ("PATCH", "/users/{user_id}"): (ADMIN, {"disabled": False}, 200),
+    ("PATCH", "/users/{user_id}/quota"): (ADMIN, {"max_daily_submits": 5}, 200),
     ("GET", "/audit/logs"): (ADMIN, None, 200),
 }
 """Route -> who may call it, a body, and the status for who may."""

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from loramill.api.limits import RequestLimits
 from loramill.api.problems import install_problems
-from loramill.api.routes import audit, experiments, health, models, sessions, tasks, users
+from loramill.api.routes import audit, configs, curves, experiments, health, models, quotas, sessions, tasks, users
 from loramill.api.schemas import ProblemReply
 from loramill.api.services import AppServices
 from loramill.auth.authentication import Authentication
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         responses={status: {"model": ProblemReply} for status in PROBLEMS},
     )
-    for routes in (sessions, tasks, experiments, models, users, audit, health):
+    for routes in (sessions, tasks, configs, experiments, curves, models, users, quotas, audit, health):
         app.include_router(routes.router)
     install_problems(app)
     app.add_middleware(RequestLimits)
