@@ -38,6 +38,16 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, alias="API_PORT", description="Port of the REST API.")
     ui_port: int = Field(8501, alias="UI_PORT", description="Port of the web page.")
     inference_port: int = Field(8002, alias="INFERENCE_PORT", description="Port of the inference service.")
+    api_url: str | None = Field(
+        None,
+        alias="LORAMILL_API_URL",
+        description="Where the web page finds the API; default is API_PORT of this machine.",
+    )
+    inference_url: str | None = Field(
+        None,
+        alias="LORAMILL_INFERENCE_URL",
+        description="Where the web page finds the inference service; default is INFERENCE_PORT of this machine.",
+    )
     redis_port: int = Field(6379, alias="REDIS_PORT", description="Port of Redis in docker-compose.yml.")
     environment: Literal["local", "production"] = Field(
         "local", alias="LORAMILL_ENV", description="production refuses to start without a strong JWT_SECRET."
@@ -69,6 +79,9 @@ class Settings(BaseSettings):
     )
     submit_limit: str = Field(
         "60/minute", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 60/minute."
+    )
+    upload_limit_mb: int = Field(
+        1024, alias="LORAMILL_UPLOAD_LIMIT_MB", ge=1, description="Largest file of a data set over the network, in MiB."
     )
     request_limit: str = Field(
         "6000/minute", alias="LORAMILL_REQUEST_LIMIT", description="Requests of one caller, such as 6000/minute."
@@ -105,6 +118,16 @@ class Settings(BaseSettings):
     def secrets_folder(self) -> Path:
         """Keys that loramill made for itself; readable by the owner only, never committed or backed up with results."""
         return self.home / ".loramill"
+
+    @property
+    def effective_api_url(self) -> str:
+        """``LORAMILL_API_URL``, or this machine's."""
+        return (self.api_url or f"http://127.0.0.1:{self.api_port}").rstrip("/")
+
+    @property
+    def effective_inference_url(self) -> str:
+        """``LORAMILL_INFERENCE_URL``, or this machine's."""
+        return (self.inference_url or f"http://127.0.0.1:{self.inference_port}").rstrip("/")
 
     @property
     def effective_database_url(self) -> str:
