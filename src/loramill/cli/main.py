@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("loramill.cli.export", "Export a model: PEFT adapter, merged, or ONNX."),
     "up": ("loramill.cli.up", "Start API, worker, queue, page and inference together."),
     "api": ("loramill.cli.api", "Serve the REST API."),
+    "ui": ("loramill.cli.ui", "Serve the web page."),
     "worker": ("loramill.cli.worker", "Do the jobs that wait in the queue."),
     "config": ("loramill.cli.config", "Show the config schema, or a config with all defaults."),
     "users": ("loramill.cli.users", "Create, list and disable the people who may sign in."),

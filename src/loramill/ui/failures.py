@@ -1,0 +1,91 @@
+"""What went wrong, as something that a person can act on; never a traceback."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec
+
+import streamlit as st
+from markupsafe import Markup
+
+from loramill.client import ApiError
+from loramill.errors import LoramillError, UnavailableError
+from loramill.ui.plain import isolated
+from loramill.ui.services import STATE
+from loramill.ui.texts import has_text, t
+
+Arguments = ParamSpec("Arguments")
+LOG = logging.getLogger("loramill.ui")
+ENDED = "sign_in_ended"
+
+
+def show_problem(error: LoramillError) -> None:
+    """What failed in the reader's language, the service's own words, and every wrong field."""
+    code = error.problem_code if isinstance(error, ApiError) else error.code
+    key = f"error.{code}"
+    title = t(key) if has_text(key) else t("error.other")
+    fields = getattr(error, "problems", ())
+    details = [f"{problem.get('key')}: {problem.get('message')}" for problem in fields]
+    if not details and error.message != code:
+        details = [error.message]
+    lines = Markup("").join(Markup("<li>{}</li>").format(isolated(line)) for line in details)
+    box = Markup('<div class="lm-problem" role="alert"><b>{}</b><ul>{}</ul><small>{}</small></div>')
+    st.html(box.format(title, lines, t("error.code", code=code)))
+
+
+def show_unavailable(error: UnavailableError) -> None:
+    """A service that is away: what to start, and a way to try again."""
+    show_problem(error)
+    st.button(t("action.try_again"), icon=":material/refresh:", key="try_again")
+
+
+def guarded(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """A part of the page that says what went wrong in it; the rest of the page stays."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        try:
+            draw(*arguments, **options)
+        except UnavailableError as error:
+            show_unavailable(error)
+        except ApiError as error:
+            if error.status == 401:
+                end_sign_in()
+            show_problem(error)
+        except LoramillError as error:
+            show_problem(error)
+
+    return drawn
+
+
+def attempt(action: Callable[[], object]) -> bool:
+    """Whether an action that a button started went well; if not, why stands under the button."""
+    worked = False
+
+    @guarded
+    def act() -> None:
+        nonlocal worked
+        action()
+        worked = True
+
+    act()
+    return worked
+
+
+def end_sign_in() -> None:
+    """The API no longer knows this sign-in: ask for another, on the same page."""
+    sign_in = st.session_state.pop(STATE, None)
+    if sign_in is not None:
+        sign_in.ended = True
+    st.session_state[ENDED] = True
+    st.rerun()
+
+
+def hide_failure(error: Exception) -> bool:
+    """For whatever nobody expected: the log gets it all, the reader a sentence."""
+    LOG.error("The page failed", exc_info=error)
+    box = Markup('<div class="lm-problem" role="alert"><b>{}</b><br>{}</div>')
+    st.html(box.format(t("error.internal_error"), t("error.look_at_log")))
+    return True

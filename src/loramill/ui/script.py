@@ -1,0 +1,5 @@
+"""What Streamlit runs for every look at the page."""
+
+from loramill.ui.page import draw
+
+draw()
