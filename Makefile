@@ -176,3 +176,5 @@ lock: $(VENV)/.installed-dev ## Pin versions and hashes anew; UPGRADE=--upgrade 
 		--output-file=requirements/run.txt $(LOCK_INPUT)
 	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,data api ui postgres) \
 		--output-file=requirements/services.txt $(LOCK_INPUT)
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,train data api postgres) \
+		--output-file=requirements/worker.txt $(LOCK_INPUT)
