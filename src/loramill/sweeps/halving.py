@@ -14,10 +14,12 @@ class Halving:
     Attributes:
         keep: one trial in so many goes on after each rung.
         rungs: how often trials are compared before the end.
+        rows: evaluation rows that a comparison takes; more would cost as much as the training that it saves.
     """
 
     keep: int = 3
     rungs: int = 2
+    rows: int = 512
 
     def shares(self) -> list[float]:
         """Shares of the whole training at which trials are compared, ascending: keep 4, rungs 2: 1/16, 1/4."""

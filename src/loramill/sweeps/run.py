@@ -1,4 +1,8 @@
-"""A sweep: many trials on one frozen base, trained side by side. Each adapter is the one it would be alone."""
+"""A sweep: many trials on one frozen base, trained side by side. Each adapter is the one it would be alone.
+
+What trials share is done once: the base, its tokenizer, rows of the same choice, and one fresh process that reloads
+every saved model. What a trial was measured to be on its way is not measured again at its end.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
+from loramill.errors import LoramillError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
+from loramill.sweeps.capacity import split_by_memory
+from loramill.sweeps.entry import Entry
 from loramill.sweeps.halving import Halving
+from loramill.sweeps.rungs import train_rung_by_rung
 from loramill.training import stages
-from loramill.training.evaluation import best_metric_value, evaluate
-from loramill.training.loop import TrialRun, save_checkpoint, train_trials
+from loramill.training.loop import train_trials
 from loramill.training.reload_gate import SavedModel, check_reloads
-from loramill.training.stages import FinalModel, RunContext, RunData
+from loramill.training.stages import RunContext, RunData
 from loramill.training.trial import EventSink
 
-TrialStatus = Literal["finished", "pruned", "stopped"]
+TrialStatus = Literal["finished", "pruned", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -36,21 +41,12 @@ class SweepTrial:
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended; a stopped one can be resumed."""
+    """How a trial ended; a stopped one can be resumed, a failed one says why it could not go on."""
 
     experiment_id: str
     status: TrialStatus
     metrics: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _Entry:
-    """A trial on its way."""
-
-    context: RunContext
-    data: RunData
-    run: TrialRun
-    pruned: bool = False
+    error: LoramillError | None = None
 
 
 def run_sweep(
@@ -60,28 +56,47 @@ def run_sweep(
     should_stop: Callable[[], bool],
     halving: Halving | None = None,
     resume: bool = False,
+    memory_bytes: int | None = None,
 ) -> list[TrialOutcome]:
-    """Train every trial; those that share their base model train together.
+    """Train every trial; those that share their base model train together, as many at a time as fit in memory.
 
     Args:
         halving: compare trials on the way and let only the best go on; ``None`` trains all to their end.
         resume: go on from each trial's last checkpoint.
+        memory_bytes: what adapters and optimizers may take; by default a share of what is free.
 
     Returns:
-        One outcome for each trial, in their order.
+        One outcome for each trial, in their order. A trial whose loss is not finite fails alone.
 
     Raises:
-        LoramillError: the first trial that cannot go on ends the sweep; checkpoints remain.
+        LoramillError: what no trial could go on after; checkpoints remain.
     """
     outcomes: dict[str, TrialOutcome] = {}
     for group in _groups(trials):
-        entries, base = _prepare(group, data_folder, resume=resume)
-        bank = AdapterBank(base, [entry.run.trial.adapter for entry in entries])
-        with PerformanceMonitor(group[0].folder.path) as monitor:
-            stopped = _train(bank, entries, should_stop, monitor, halving)
-        done = [] if stopped else _finish(entries, base, monitor.summary())
-        outcomes |= {outcome.experiment_id: outcome for outcome in done}
+        shared = _load_shared(group, data_folder)
+        pending = list(group)
+        while pending and not should_stop():
+            entries, pending = _prepare(shared, pending, resume=resume, memory_bytes=memory_bytes)
+            outcomes |= {outcome.experiment_id: outcome for outcome in _run(shared, entries, should_stop, halving)}
     return [outcomes.get(trial.folder.id, TrialOutcome(trial.folder.id, "stopped")) for trial in trials]
+
+
+@dataclass
+class _Shared:
+    """What the trials of one group have in common."""
+
+    context: RunContext
+    base: FrozenBase
+    data_folder: Path
+    rows: dict[str, RunData] = field(default_factory=dict)
+
+    def data_of(self, context: RunContext) -> RunData:
+        """The rows of a trial; those that choose the same rows read them once."""
+        config = context.config
+        key = f"{config.data.model_dump_json()} {config.training.seed} {config.model.num_labels}"
+        if key not in self.rows:
+            self.rows[key] = stages.load_data(context, self.data_folder, strict=False)
+        return self.rows[key]
 
 
 def _groups(trials: Sequence[SweepTrial]) -> list[list[SweepTrial]]:
@@ -93,65 +108,61 @@ def _groups(trials: Sequence[SweepTrial]) -> list[list[SweepTrial]]:
     return list(groups.values())
 
 
-def _prepare(trials: Sequence[SweepTrial], data_folder: Path, *, resume: bool) -> tuple[list[_Entry], FrozenBase]:
-    contexts = [stages.set_up(trial.config, trial.folder, trial.emit) for trial in trials]
-    base = stages.load_frozen_base(contexts[0], contexts[0].compute.dtype)
-    loaded: dict[str, RunData] = {}
-    entries = []
-    for index, context in enumerate(contexts):
-        config = context.config
-        key = f"{config.data.model_dump_json()} {config.training.seed} {config.model.num_labels}"
-        if key not in loaded:
-            loaded[key] = stages.load_data(context, data_folder, strict=False)
-        stages.record_data(context.folder, config, loaded[key].prepared)
-        entries.append(_Entry(context, loaded[key], stages.add_adapter(context, base, loaded[key], index=index)))
+def _load_shared(trials: Sequence[SweepTrial], data_folder: Path) -> _Shared:
+    first = trials[0]
+    context = stages.set_up(first.config, first.folder, first.emit)
+    return _Shared(context, stages.load_frozen_base(context, context.compute.dtype), data_folder)
+
+
+def _prepare(
+    shared: _Shared, pending: Sequence[SweepTrial], *, resume: bool, memory_bytes: int | None
+) -> tuple[list[Entry], list[SweepTrial]]:
+    """The trials of the next pass, and those that have to wait for another."""
+    entries = split_by_memory((_enter(shared, trial) for trial in pending), shared.base.device, memory_bytes)
+    for index, entry in enumerate(entries):
+        entry.run.trial.index = index
         if resume:
-            stages.restore(entries[-1].run, base)
-    return entries, base
+            stages.restore(entry.run, shared.base)
+    waiting = list(pending[len(entries) :])
+    if waiting:
+        shared.context.note(f"{len(entries)} trials fit in memory at once; {len(waiting)} wait for the next pass.")
+    return entries, waiting
 
 
-def _train(
-    bank: AdapterBank,
-    entries: Sequence[_Entry],
-    should_stop: Callable[[], bool],
-    monitor: PerformanceMonitor,
-    halving: Halving | None,
-) -> bool:
-    """Train rung by rung; returns whether somebody asked to stop."""
-    active = list(entries)
-    for share in [*(halving.shares() if halving else []), 1.0]:
-        for entry in active:
-            entry.run.pause_at = max(1, round(entry.run.trial.plan.total_steps * share))
-        if train_trials(bank, [entry.run for entry in active], should_stop=should_stop, observer=monitor):
-            return True
-        if halving and share < 1:
-            active = _prune(bank, active, halving)
-    return False
+def _enter(shared: _Shared, trial: SweepTrial) -> Entry:
+    context = stages.join(shared.context, trial.config, trial.folder, trial.emit)
+    data = shared.data_of(context)
+    stages.record_data(context.folder, context.config, data.prepared)
+    return Entry(context, data, stages.add_adapter(context, shared.base, data))
 
 
-def _prune(bank: AdapterBank, active: list[_Entry], halving: Halving) -> list[_Entry]:
-    scores = [_score(bank, entry) for entry in active]
-    survivors = {id(active[place]) for place in halving.survivors(scores)}
-    for entry, score in zip(active, scores, strict=True):
-        if id(entry) not in survivors:
-            entry.pruned = True
-            save_checkpoint(bank, entry.run, metric=score)
-            entry.context.note(f"Pruned after step {entry.run.trial.progress.step}: others learn faster.")
-    return [entry for entry in active if id(entry) in survivors]
+def _run(
+    shared: _Shared, entries: Sequence[Entry], should_stop: Callable[[], bool], halving: Halving | None
+) -> list[TrialOutcome]:
+    """One pass: train its trials, and finish them unless somebody asked to stop."""
+    bank = AdapterBank(shared.base, [entry.run.trial.adapter for entry in entries])
+    with PerformanceMonitor(entries[0].context.folder.path) as monitor:
+        runs = [entry.run for entry in entries]
+        if halving:
+            stopped = train_rung_by_rung(bank, entries, halving, should_stop=should_stop, observer=monitor)
+        else:
+            stopped = train_trials(bank, runs, should_stop=should_stop, observer=monitor, isolate=True) is not None
+    failed = [
+        TrialOutcome(entry.context.folder.id, "failed", error=entry.run.failure) for entry in entries if entry.failed
+    ]
+    going = [entry for entry in entries if not entry.failed]
+    return failed if stopped or not going else [*failed, *_finish(going, shared.base, monitor.summary())]
 
 
-def _score(bank: AdapterBank, entry: _Entry) -> float:
-    trial = entry.run.trial
-    measured = evaluate(bank, trial.index, entry.run.evaluation, entry.run.label_names)
-    return best_metric_value(measured.metrics, trial.best_metric)
+def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) -> Iterator[TrialOutcome]:
+    """Save every model, prove in one fresh process that all of them reload, then write the metrics.
 
-
-def _finish(entries: Sequence[_Entry], base: FrozenBase, system: dict[str, Any]) -> Iterator[TrialOutcome]:
-    """Save every model, prove in one fresh process that all of them reload, then write the metrics."""
-    finals = [_measure(entry, base) for entry in entries]
+    They are measured in the compute type: a sweep measures too many to do it twice.
+    """
+    finals = [stages.measure_best(entry.context, entry.run, base) for entry in entries]
     for entry, final in zip(entries, finals, strict=True):
-        stages.save_model(entry.context, final, entry.data)
-    exact = stages.load_frozen_base(entries[0].context, torch.float32)
+        stages.save_model(entry.context, final, entry.data_behind(final))
+    exact = stages.load_exact_base(entries[0].context, base)
     rows = entries[0].data.prepared.eval
     saved = [SavedModel(e.context.folder.final_model, e.run.trial.adapter) for e in entries]
     differences = check_reloads(saved, exact, entries[0].data.eval.rows, rows.texts, rows.pairs)
@@ -161,8 +172,3 @@ def _finish(entries: Sequence[_Entry], base: FrozenBase, system: dict[str, Any])
         metrics = stages.summarise(entry.run, final.evaluation, own)
         entry.context.folder.write_metrics(metrics)
         yield TrialOutcome(entry.context.folder.id, "pruned" if entry.pruned else "finished", metrics)
-
-
-def _measure(entry: _Entry, base: FrozenBase) -> FinalModel:
-    """The best checkpoint, measured in the compute type: a sweep measures too many to do it twice."""
-    return stages.measure_best(entry.context, entry.run, base)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from loramill.engine.bank import AdapterBank
 from loramill.engine.step import LabelledTokens, StepResult, accumulate_gradients
-from loramill.errors import NonFiniteLossError, OutOfMemoryError
+from loramill.errors import LoramillError, NonFiniteLossError, OutOfMemoryError
 from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager
 from loramill.training.device import is_out_of_memory
-from loramill.training.evaluation import evaluate
+from loramill.training.evaluation import Evaluation, evaluate
 from loramill.training.training_state import save_state
 from loramill.training.trial import Trial
 
@@ -37,6 +38,8 @@ class TrialRun:
         micro_rows: rows of one forward pass; halved when memory runs out.
         pause_at: step before which the loop stops taking this trial's steps.
         earlier_seconds: training time of the processes that it was resumed from; the time limit is for each alone.
+        measured: step -> what the adapter was at it, for the best step and for what others measured on the way.
+        failure: why it cannot go on while others do.
     """
 
     trial: Trial
@@ -47,12 +50,14 @@ class TrialRun:
     micro_rows: int
     pause_at: int | None = None
     earlier_seconds: float = 0.0
+    measured: dict[int, Evaluation] = field(default_factory=dict)
+    failure: LoramillError | None = None
 
     @property
     def active(self) -> bool:
         """Whether it takes the next step; a sweep pauses trials to compare them."""
         paused = self.pause_at is not None and self.trial.progress.step >= self.pause_at
-        return not (self.trial.finished or paused)
+        return not (self.trial.finished or paused or self.failure)
 
 
 def train_trials(
@@ -62,6 +67,7 @@ def train_trials(
     should_stop: Callable[[], bool],
     observer: StepObserver,
     packed_tokens: int | None = None,
+    isolate: bool = False,
 ) -> StopReason | None:
     """Train until every trial has finished or paused, somebody asks to stop, or the time limit is reached.
 
@@ -69,6 +75,7 @@ def train_trials(
 
     Args:
         packed_tokens: see ``accumulate_gradients``.
+        isolate: a trial whose loss is not finite is marked as failed, and the others go on.
 
     Returns:
         Why it stopped before the end; ``None`` when all trials finished.
@@ -84,15 +91,31 @@ def train_trials(
         started = time.perf_counter()
         results = _take_step(bank, active, packed_tokens)
         for run, result in zip(active, results, strict=True):
-            _learn(bank, run, result)
+            with _noted_failures(run, isolate):
+                _learn(bank, run, result)
         share = (time.perf_counter() - started) / len(active)
         for run, result in zip(active, results, strict=True):
             run.trial.progress.seconds += share
             observer.record_step(
                 rows=result.rows, tokens=result.tokens, padded_tokens=result.padded_tokens, seconds=share
             )
-            _finish_step(bank, run)
+            if run.failure is None:
+                with _noted_failures(run, isolate):
+                    _finish_step(bank, run)
     return None
+
+
+@contextlib.contextmanager
+def _noted_failures(run: TrialRun, isolate: bool) -> Iterator[None]:
+    """Keep a trial's failure with it, so that the others go on."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        if not isolate:
+            raise
+        run.failure = error
+        run.trial.adapter.grads.zero_()
+        run.trial.emit({"type": "warning", "message": f"This trial ends here: {error.message}"})
 
 
 def _stop_reason(active: Sequence[TrialRun], should_stop: Callable[[], bool]) -> StopReason | None:
@@ -146,6 +169,8 @@ def _finish_step(bank: AdapterBank, run: TrialRun) -> None:
     if run.trial.evaluation_due():
         measured = evaluate(bank, run.trial.index, run.evaluation, run.label_names)
         metric = run.trial.judge(measured.metrics)
+        if run.trial.progress.best_step == run.trial.progress.step:
+            run.measured = {run.trial.progress.step: measured}
     run.trial.progress.seconds += time.perf_counter() - started
     if metric is not None or run.trial.save_due() or _overdue(run):
         save_checkpoint(bank, run, metric=metric)

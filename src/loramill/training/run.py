@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import AdapterBank
 from loramill.experiments.folder import ExperimentFolder
@@ -70,7 +68,7 @@ def run_training(
         stopped = train_trials(AdapterBank(base, [run.trial.adapter]), [run], should_stop=should_stop, observer=monitor)
     if stopped:
         return RunResult(folder.id, stopped, {})
-    final = stages.measure_best(context, run, stages.load_frozen_base(context, torch.float32))
+    final = stages.measure_best(context, run, stages.load_exact_base(context, base))
     stages.save_model(context, final, data)
     rows = data.prepared.eval
     saved = SavedModel(folder.final_model, final.adapter)

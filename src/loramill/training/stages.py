@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ def set_up(config: ExperimentConfig, folder: ExperimentFolder, emit: EventSink) 
     return context
 
 
+def join(shared: RunContext, config: ExperimentConfig, folder: ExperimentFolder, emit: EventSink) -> RunContext:
+    """Another run on the base and the device of ``shared``: what was found for one is not looked for again."""
+    folder.write_config(dump_config(config))
+    folder.write_environment(shared.folder.read_environment())
+    context = replace(shared, config=config, folder=folder, emit=emit)
+    context.note(context.compute.reason)
+    return context
+
+
 def load_data(context: RunContext, data_folder: Path, *, strict: bool) -> RunData:
     """Read, validate, version and tokenise the data set.
 
@@ -135,6 +144,11 @@ def load_frozen_base(context: RunContext, dtype: torch.dtype) -> FrozenBase:
         return load_base(context.files.config, context.files.weights, dtype=dtype, device=context.compute.device)
 
 
+def load_exact_base(context: RunContext, base: FrozenBase) -> FrozenBase:
+    """The base in float32, in which final models are measured: ``base`` itself if it is that already."""
+    return base if base.dtype == torch.float32 else load_frozen_base(context, torch.float32)
+
+
 def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: int = 0) -> TrialRun:
     """A new adapter with its training state, at place ``index`` of the bank."""
     config = context.config
@@ -176,14 +190,18 @@ def restore(run: TrialRun, base: FrozenBase) -> None:
 
 
 def measure_best(context: RunContext, run: TrialRun, base: FrozenBase) -> FinalModel:
-    """The best checkpoint by the metric, measured on ``base``; the last one where nothing was evaluated."""
+    """The best checkpoint by the metric, measured on ``base``; the last one where nothing was evaluated.
+
+    What was measured on the way in the type of ``base`` is not measured again.
+    """
     chosen = run.checkpoints.best or run.checkpoints.last
     if chosen is None:
         raise AssertionError("train_trials saves a checkpoint at its end")
     load_values(run.checkpoints.path(chosen), base, run.trial)
     adapter = run.trial.adapter
     context.note(f"The final model is {chosen.name}.")
-    evaluation = evaluate(AdapterBank(base, [adapter]), 0, run.evaluation, run.label_names)
+    known = run.measured.get(chosen.step) if base.dtype == context.compute.dtype else None
+    evaluation = known or evaluate(AdapterBank(base, [adapter]), 0, run.evaluation, run.label_names)
     return FinalModel(base, adapter, evaluation)
 
 

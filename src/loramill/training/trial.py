@@ -55,6 +55,7 @@ class Progress:
         seconds: training time, evaluations and saves included.
         loss_sum, loss_steps: since the last log line.
         best: best value of the choosing metric so far, more is better.
+        rung_scores: what a sweep with successive halving measured at the rungs passed.
         history: ``log_history`` of Transformers.
     """
 
@@ -70,6 +71,7 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     stopped_early: bool = False
+    rung_scores: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -1,0 +1,43 @@
+"""How many trials fit in memory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psutil
+import torch
+
+from loramill.engine.bank import Adapter
+from loramill.sweeps.entry import Entry
+
+TENSORS_A_TRIAL = 4
+"""Values, gradients, and two moments of AdamW, all of the size of the adapter."""
+SHARE_FOR_TRIALS = 0.5
+"""Of the memory that is free once the base is loaded; activations, evaluations and other programs get the rest."""
+
+
+def split_by_memory(entries: Iterable[Entry], device: torch.device, memory_bytes: int | None = None) -> list[Entry]:
+    """As many of the entries as fit at once, at least one; the iterable is not asked for more than one beyond.
+
+    Activations do not count here: however many trials there are, a pass holds no more tokens at a time.
+    """
+    budget = memory_bytes if memory_bytes is not None else int(free_memory(device) * SHARE_FOR_TRIALS)
+    chosen: list[Entry] = []
+    for entry in entries:
+        budget -= trial_bytes(entry.run.trial.adapter)
+        if chosen and budget < 0:
+            break
+        chosen.append(entry)
+    return chosen
+
+
+def trial_bytes(adapter: Adapter) -> int:
+    """Memory of one trial's adapter with what trains it."""
+    return TENSORS_A_TRIAL * adapter.values.numel() * adapter.values.element_size()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process can still take on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
