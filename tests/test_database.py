@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 import loramill.auth.models
+import loramill.data.datasets
 import loramill.experiments.models
 from loramill.database import MIGRATIONS, Base, Database, newest_revision
 from loramill.errors import StorageError

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ from loramill.errors import LoramillError, UnavailableError
 
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 RECONNECT_SECONDS = 1.0
+UPLOAD_SECONDS = 600.0
 
 Json = dict[str, Any]
 
@@ -169,11 +171,78 @@ class Client:
         """The content of one file of a run."""
         return self._authorised("GET", f"/experiments/{experiment_id}/artifacts/{path}").content
 
+    def upload(self, file: Path, *, dataset_id: str | None = None, **query: Any) -> Json:
+        """Send a file as a data set, or as the next version of one; ``name``, ``text_column`` ... as in the API.
+
+        The file is sent as it is read, whatever its size.
+        """
+        path = "/datasets" if dataset_id is None else f"/datasets/{dataset_id}/versions"
+        self.request("GET", "/users/me")  # renews the token: a file that was half sent cannot be sent again
+        with file.open("rb") as content:
+            options: Json = {"params": {"filename": file.name, **query}, "content": content, "timeout": UPLOAD_SECONDS}
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+            made: Json = self.request("POST", path, headers=headers, **options)
+        return made
+
+    def datasets(self, **query: Any) -> Json:
+        """A page: ``items`` and ``next_cursor``; one's own, or everybody's for an administrator."""
+        page: Json = self.request("GET", "/datasets", params=query)
+        return page
+
+    def dataset(self, dataset_id: str) -> Json:
+        found: Json = self.request("GET", f"/datasets/{dataset_id}")
+        return found
+
+    def dataset_versions(self, dataset_id: str) -> list[Json]:
+        """Every version, oldest first."""
+        versions: list[Json] = self.request("GET", f"/datasets/{dataset_id}/versions")
+        return versions
+
+    def validate_dataset(self, dataset_id: str, *, version: int | None = None, rules: Json | None = None) -> Json:
+        """The report of a version: totals, and every finding with its row and a fix."""
+        body = {"version": version, "validation_rules": rules or {}}
+        report: Json = self.request("POST", f"/datasets/{dataset_id}/validate", json=body, timeout=UPLOAD_SECONDS)
+        return report
+
+    def clean_dataset(self, dataset_id: str, *, version: int | None = None, rules: Json | None = None) -> Json:
+        """A new version with rows dropped and repaired by rule."""
+        body = {"version": version, "validation_rules": rules or {}}
+        made: Json = self.request("POST", f"/datasets/{dataset_id}/clean", json=body, timeout=UPLOAD_SECONDS)
+        return made
+
+    def dataset_report(self, dataset_id: str, *, version: int | None = None) -> str:
+        """The report as an HTML page."""
+        return str(self._of_version(dataset_id, "report", version))
+
+    def dataset_analysis(self, dataset_id: str, *, version: int | None = None) -> Json:
+        """Labels, lengths, words and languages, split by split."""
+        analysis: Json = self._of_version(dataset_id, "analysis", version)
+        return analysis
+
+    def dataset_rows(self, dataset_id: str, **query: Any) -> list[Json]:
+        """Some rows of a version; ``version``, ``split``, ``first`` and ``count`` choose them."""
+        rows: list[Json] = self.request("GET", f"/datasets/{dataset_id}/rows", params=query)
+        return rows
+
+    def diff_dataset(self, dataset_id: str, before: int, after: int, *, split: str = "train") -> Json:
+        """Rows added, removed and relabelled between two versions."""
+        query = {"before": before, "after": after, "split": split}
+        changes: Json = self.request("GET", f"/datasets/{dataset_id}/diff", params=query, timeout=UPLOAD_SECONDS)
+        return changes
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Raises ``ApiError`` (409) while an experiment uses it."""
+        self.request("DELETE", f"/datasets/{dataset_id}")
+
     def request(self, method: str, path: str, **options: Any) -> Any:
         """Any route; the reply's JSON, or its text. Raises ``ApiError``, ``UnavailableError``."""
         reply = self._authorised(method, path, **options)
         is_json = reply.headers.get("content-type", "").startswith("application/json")
         return reply.json() if is_json else reply.text
+
+    def _of_version(self, dataset_id: str, what: str, version: int | None) -> Any:
+        query = {} if version is None else {"version": version}
+        return self.request("GET", f"/datasets/{dataset_id}/{what}", params=query, timeout=UPLOAD_SECONDS)
 
     def _authorised(self, method: str, path: str, **options: Any) -> httpx.Response:
         outdated = self.authorization

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
@@ -11,6 +13,7 @@ from fastapi.testclient import TestClient
 from api_people import AddExperiment, SignIn
 from loramill.api.app import create_app
 from loramill.api.services import AppServices
+from loramill.auth.audit_log import Actor
 from loramill.auth.models import Role
 from loramill.auth.passwords import Passwords
 from loramill.auth.users import UserStore
@@ -18,6 +21,9 @@ from loramill.config.schema import ExperimentConfig
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore
+from loramill.jobs.data_child import answer
+from loramill.jobs.data_work import DataWork
+from loramill.jobs.datasets import Datasets, NewData
 from loramill.jobs.submit import submit_training
 from loramill.settings import Settings
 
@@ -29,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as environment:
         for field in Settings.model_fields.values():
             environment.delenv(str(field.alias), raising=False)
-        yield Settings(home=tmp_path_factory.mktemp("home"), submit_limit="10000/minute")  # type: ignore[call-arg]
+        yield Settings(home=tmp_path_factory.mktemp("home"), submit_limit="10000/minute", upload_limit_mb=2)  # type: ignore[call-arg]
 
 
 @pytest.fixture(scope="package")
@@ -71,6 +77,26 @@ def add_experiment(services: AppServices) -> AddExperiment:
         )
         finish(services, folder, status)
         return folder.id
+
+    return add
+
+
+@pytest.fixture(scope="package")
+def add_dataset(services: AppServices) -> Callable[[str], str]:
+    """A data set of an owner with one version, and its id. Its file is read here, which is faster than elsewhere."""
+
+    class HereAndNow(DataWork):
+        def _ask(self, request: str) -> dict[str, Any]:
+            return answer(json.loads(request))
+
+    settings = services.settings
+    datasets = Datasets(settings, services.database, services.auth.audit, HereAndNow(settings))
+
+    def add(owner: str) -> str:
+        with datasets.staging("rows.csv") as file:
+            file.write_text("text,label\n" + "".join(f"a text of number {row},{row % 2}\n" for row in range(20)))
+            dataset, _ = datasets.add(NewData(file, "rows.csv"), Actor(owner, "user", "here"))
+        return dataset.id
 
     return add
 

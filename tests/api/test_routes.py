@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/experiments/{experiment_id}/artifacts/{path}"): (OWNER, None, 200),
     ("GET", "/models/{experiment_id}/history"): (OWNER, None, 200),
     ("POST", "/models/{experiment_id}/stage"): (OWNER, {"stage": "staging"}, 200),
+    ("POST", "/datasets"): (SIGNED_IN, None, 201),
+    ("GET", "/datasets"): (SIGNED_IN, None, 200),
+    ("GET", "/datasets/{dataset_id}"): (OWNER, None, 200),
+    ("DELETE", "/datasets/{dataset_id}"): (OWNER, None, 204),
+    ("GET", "/datasets/{dataset_id}/versions"): (OWNER, None, 200),
+    ("POST", "/datasets/{dataset_id}/versions"): (OWNER, None, 201),
+    ("POST", "/datasets/{dataset_id}/validate"): (OWNER, {}, 200),
+    ("POST", "/datasets/{dataset_id}/clean"): (OWNER, {}, 201),
+    ("GET", "/datasets/{dataset_id}/report"): (OWNER, None, 200),
+    ("GET", "/datasets/{dataset_id}/analysis"): (OWNER, None, 200),
+    ("GET", "/datasets/{dataset_id}/rows"): (OWNER, None, 200),
+    ("GET", "/datasets/{dataset_id}/diff"): (OWNER, None, 200),
     ("GET", "/users"): (ADMIN, None, 200),
     ("POST", "/users"): (ADMIN, {"username": "new", "password": "long enough password"}, 201),
     ("PATCH", "/users/{user_id}"): (ADMIN, {"disabled": False}, 200),
@@ -57,6 +70,14 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/audit/logs"): (ADMIN, None, 200),
 }
 """Route -> who may call it, a body, and the status for who may."""
+
+FILE = b"text,label\n" + b"".join(b"a text of number %d,%d\n" % (row, row % 2) for row in range(20))
+QUERY: dict[str, dict[str, Any]] = {
+    "/datasets": {"filename": "rows.csv"},
+    "/datasets/{dataset_id}/versions": {"filename": "rows.csv"},
+    "/datasets/{dataset_id}/diff": {"before": 1, "after": 1},
+}
+"""What a route has to be asked with; a POST with a query gets the file."""
 
 WHO = ("nobody", "stranger", "owner", "root", "gone")
 
@@ -77,16 +98,26 @@ def test_every_route_is_in_the_table(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), TABLE, ids=lambda part: str(part))
-def test_route(method: str, path: str, client: TestClient, sign_in: SignIn, add_experiment: AddExperiment) -> None:
+def test_route(
+    method: str,
+    path: str,
+    client: TestClient,
+    sign_in: SignIn,
+    add_experiment: AddExperiment,
+    add_dataset: Callable[[str], str],
+) -> None:
     access, body, good = TABLE[method, path]
     headers = {who: sign_in(who) for who in ("stranger", "owner", "root")}
     headers |= {"nobody": {}, "gone": headers["root"]}
     me = client.get("/users/me", headers=headers["owner"]).json()["user_id"]
     for who in WHO:
-        mine = add_experiment(me) if who != "gone" else "deleted_20260101_000000"
-        url = path.format(task_id=mine, experiment_id=mine, path="final_model/adapter.bin", user_id=me)
-        query = {"ids": [mine, add_experiment(me)]} if path.endswith("/compare") else None
-        reply = client.request(method, url, json=body, headers=headers[who], params=query)
+        add = add_dataset if "/datasets/" in path else add_experiment
+        mine = add(me) if who != "gone" else "deleted_20260101_000000"
+        names = {"task_id": mine, "experiment_id": mine, "dataset_id": mine, "user_id": me}
+        url = path.format(path="final_model/adapter.bin", **names)
+        query = {**QUERY.get(path, {})} | ({"ids": [mine, add_experiment(me)]} if path.endswith("/compare") else {})
+        sent: dict[str, Any] = {"content": FILE} if path in QUERY and method == "POST" else {"json": body}
+        reply = client.request(method, url, headers=headers[who], params=query, **sent)
         expected = EXPECTED[access][who] or good
         assert reply.status_code == expected, (who, reply.text)
         if expected >= 400:

@@ -10,12 +10,26 @@ from fastapi import FastAPI
 
 from loramill.api.limits import RequestLimits
 from loramill.api.problems import install_problems
-from loramill.api.routes import audit, configs, curves, experiments, health, models, quotas, sessions, tasks, users
+from loramill.api.routes import (
+    audit,
+    configs,
+    curves,
+    datasets,
+    experiments,
+    health,
+    models,
+    quotas,
+    sessions,
+    tasks,
+    users,
+)
 from loramill.api.schemas import ProblemReply
 from loramill.api.services import AppServices
 from loramill.auth.authentication import Authentication
 from loramill.auth.first_admin import ensure_first_admin
 from loramill.database import Database
+from loramill.jobs.data_work import DataWork
+from loramill.jobs.datasets import Datasets
 from loramill.settings import Settings
 from loramill.tasks.broker import open_broker
 from loramill.tasks.celery_app import Publisher, create_celery
@@ -42,7 +56,11 @@ def create_app(settings: Settings) -> FastAPI:
             database.upgrade()
             auth = Authentication.from_settings(settings, database, limits_url=broker.limits_url)
             ensure_first_admin(settings, auth)
-            app.state.services = AppServices(settings, database, auth, broker, Publisher(create_celery(broker)))
+            publisher, data = (
+                Publisher(create_celery(broker)),
+                Datasets(settings, database, auth.audit, DataWork(settings)),
+            )
+            app.state.services = AppServices(settings, database, auth, broker, publisher, data)
             yield
 
     app = FastAPI(
@@ -52,8 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         responses={status: {"model": ProblemReply} for status in PROBLEMS},
     )
-    for routes in (sessions, tasks, configs, experiments, curves, models, users, quotas, audit, health):
+    for routes in (sessions, tasks, configs, experiments, curves, datasets, models, users, quotas, audit, health):
         app.include_router(routes.router)
     install_problems(app)
-    app.add_middleware(RequestLimits)
+    app.add_middleware(RequestLimits, upload_bytes=settings.upload_limit_mb * 2**20)
     return app

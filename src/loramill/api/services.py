@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from loramill.auth.authentication import Authentication
 from loramill.database import Database
+from loramill.jobs.datasets import Datasets
 from loramill.settings import Settings
 from loramill.tasks.broker import Broker
 from loramill.tasks.celery_app import Publisher
@@ -22,6 +23,7 @@ class AppServices:
     auth: Authentication
     broker: Broker
     publisher: Publisher
+    datasets: Datasets
 
 
 def services_of(request: Request) -> AppServices:

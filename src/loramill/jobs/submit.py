@@ -16,6 +16,7 @@ from loramill.auth.quotas import Usage, check_quota, quota_of
 from loramill.auth.users import UserStore
 from loramill.config.load import dump_config
 from loramill.config.schema import ExperimentConfig
+from loramill.data.datasets import DatasetStore
 from loramill.database import Database
 from loramill.errors import ConflictError
 from loramill.experiments.folder import ExperimentFolder
@@ -122,13 +123,14 @@ def _find_same(session: Session, submission: Submission) -> Experiment | None:
 
 
 def count_usage(session: Session, owner: str) -> Usage:
-    """What a user's quota is compared with; the bytes on disk are not counted here."""
+    """What a user's quota is compared with. Of the bytes on disk, those of data sets are counted."""
     mine = select(func.count()).select_from(Experiment).where(Experiment.owner == owner)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     return Usage(
         concurrent_jobs=session.scalar(mine.where(Experiment.status.not_in(FINISHED))) or 0,
         daily_submits=session.scalar(mine.where(Experiment.created_at > yesterday)) or 0,
         stored_experiments=session.scalar(mine) or 0,
+        stored_bytes=DatasetStore(session).stored_bytes(owner),
     )
 
 

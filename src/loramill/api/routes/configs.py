@@ -68,11 +68,10 @@ def presets(_user: User, services: Services) -> list[Preset]:
 
 
 @router.post("/check")
-def check(body: ConfigRequest, user: User) -> CheckReply:
+def check(body: ConfigRequest, user: User, services: Services) -> CheckReply:
     """Everything that submitting this config would be refused for. Nothing is submitted."""
     try:
-        config = parse_config(body.config)
-        check_submitted(config, user)
+        config = check_submitted(parse_config(body.config), user, services.database)
     except ConfigError as error:
         return CheckReply(problems=[problem.as_dict() for problem in error.problems], config=None)
     return CheckReply(problems=[], config=config.model_dump(mode="json"))
@@ -81,8 +80,7 @@ def check(body: ConfigRequest, user: User) -> CheckReply:
 @router.post("/plan")
 def plan(body: ConfigRequest, user: User, services: Services) -> PlanReply:
     """Memory, time and disk of a run, from a few of its real steps: takes seconds. Nothing is kept."""
-    config = parse_config(body.config)
-    check_submitted(config, user)
+    config = check_submitted(parse_config(body.config), user, services.database)
     if importlib.util.find_spec("torch") is None:
         raise UnavailableError("The API cannot plan: torch is not installed beside it.", fix="Use: loramill plan")
     if not ONE_PLAN.acquire(blocking=False):

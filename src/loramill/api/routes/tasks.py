@@ -30,7 +30,7 @@ def train(
     """Submit a run. The same `Idempotency-Key` again gives the same task."""
     services.auth.limits.check_submit(user.id)
     config = parse_config(body.config, source="config")
-    check_submitted(config, user)
+    config = check_submitted(config, user, services.database)
     submission = Submission(config, user.actor(address), priority=body.priority, idempotency_key=idempotency_key)
     row = submit_for_user(
         submission,
