@@ -74,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} {path}")
         if hub.fail_with:
             self._send(hub.fail_with, b"{}")
+        elif path == "/":
+            self._send(200, b"a hub")
         elif path.startswith("/api/"):
             self._answer_api(hub.root, path.removeprefix("/api/").split("/"))
         else:

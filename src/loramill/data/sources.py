@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from loramill.data.tables import FileRows
 from loramill.data.text_input import ReadLimits
 from loramill.data.version_manager import DataVersionManager
 from loramill.errors import DatasetNotFoundError, EmptyDatasetError, MissingSplitError
+from loramill.hub import hub_answers
 
 EVAL_NAMES = ("validation", "valid", "dev", "eval", "validation_matched", "test")
 """Names of a split to evaluate on, best first."""
@@ -167,10 +169,12 @@ def _from_hub(config: DataConfig) -> _Files:
             fix=f"Install it with: pip install 'loramill[train]'. {WAYS_OUT}",
         ) from None
     datasets.disable_progress_bars()
+    reachable = hub_answers()
     try:
-        loaded: Any = datasets.load_dataset(config.dataset_name, config.dataset_config)
+        with _offline(datasets.config) if not reachable else contextlib.nullcontext():
+            loaded: Any = datasets.load_dataset(config.dataset_name, config.dataset_config)
     except Exception as error:  # the library lets errors of many packages through
-        raise _hub_error(config, error) from error
+        raise _hub_error(config, error, reachable) from error
     splits = {str(split): _whole(rows.with_format("arrow")[:]) for split, rows in loaded.items()}
     if "train" not in splits:
         raise MissingSplitError(
@@ -178,6 +182,16 @@ def _from_hub(config: DataConfig) -> _Files:
         )
     names = _class_names(loaded["train"].features, config.label_column)
     return _Files(splits, origin=_hub_name(config), label_names=names)
+
+
+@contextlib.contextmanager
+def _offline(settings: Any) -> Iterator[None]:
+    """Have ``datasets`` look into its cache alone."""
+    before, settings.HF_HUB_OFFLINE = settings.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        settings.HF_HUB_OFFLINE = before
 
 
 def _whole(table: Any) -> FileRows:
@@ -206,12 +220,14 @@ def find_declared(names: Sequence[str], label_column: str | None) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _hub_error(config: DataConfig, error: Exception) -> DatasetNotFoundError:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    where = "is not in the local cache, and HF_HUB_OFFLINE forbids the hub" if offline else "could not be loaded"
-    reason = " ".join(str(error).split())[:200]
+def _hub_error(config: DataConfig, error: Exception, reachable: bool) -> DatasetNotFoundError:
+    if reachable:
+        what = f"could not be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    else:
+        told = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+        what = "is not in the local cache, and " + ("HF_HUB_OFFLINE forbids the hub" if told else "the hub is away")
     return DatasetNotFoundError(
-        f"The data set {_hub_name(config)} {where} ({type(error).__name__}: {reason}).",
+        f"The data set {_hub_name(config)} {what}.",
         fix=f"Check data.dataset_name and data.dataset_config. {WAYS_OUT}",
     )
 
