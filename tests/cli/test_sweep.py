@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from loramill.cli.sweep import app as sweep_app
 from loramill.cli.train import app as train_app
 from loramill.database import Database
+from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.sweep import Sweep
 from loramill.settings import Settings
@@ -40,6 +41,10 @@ def call(app: Any, *arguments: object) -> dict[str, Any]:
     return document
 
 
+def folder_of(found: dict[str, Any]) -> Path:
+    return Sweep.load(Settings.load(), found["sweep_id"]).folder(Settings.load())
+
+
 def adapter_of(trial: dict[str, Any]) -> bytes:
     return (Path(trial["folder"]) / "artifacts" / "final_model" / "adapter_model.safetensors").read_bytes()
 
@@ -58,6 +63,14 @@ def test_a_grid_trains_every_trial_and_names_the_best(config_file: Path, home_da
     with home_database.reading() as session:
         rows = [ExperimentStore(session).get(name) for name in accuracies]
         assert {(row.status, row.sweep_id) for row in rows} == {("SUCCESS", found["sweep_id"])}
+        assert [row.id for row in rows if row.stage == "staging"] == [found["best"]]
+        (move,) = ModelRegistry(session).history(found["best"])
+        assert move.reason == f"best accuracy of 4 trials of sweep {found['sweep_id']}"
+    page = (folder_of(found) / "report.html").read_text(encoding="utf-8")
+    assert "What the trials tried" in page
+    assert "Learning curves" in page
+    assert all(name in page for name in accuracies)
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
 def test_each_adapter_is_the_one_that_a_run_alone_gives(config_file: Path) -> None:
@@ -74,6 +87,17 @@ def test_halving_stops_the_worse_trials_early(config_file: Path) -> None:
     assert sorted(states.values()) == ["PRUNED", "PRUNED", "PRUNED", "SUCCESS"]
     steps = {trial["status"]: trial["metrics"]["train"]["steps"] for trial in found["trials"]}
     assert steps["PRUNED"] < steps["SUCCESS"]
+
+
+def test_a_trial_that_diverges_fails_alone(config_file: Path, home_database: Database) -> None:
+    found = call(
+        sweep_app, config_file, "--grid", "lora.lora_alpha=16,1e38", "--set", "training.max_grad_norm=0", "--json"
+    )
+    failed, finished = sorted(found["trials"], key=lambda trial: trial["status"])
+    assert (failed["status"], finished["status"]) == ("FAILURE", "SUCCESS")
+    assert found["best"] == finished["experiment_id"]
+    with home_database.reading() as session:
+        assert ExperimentStore(session).get(failed["experiment_id"]).error_code == "loss_not_finite"
 
 
 def test_tpe_draws_from_the_ranges(config_file: Path) -> None:

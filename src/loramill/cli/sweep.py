@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from loramill.cli.config_options import Assignments, ConfigCommand, ConfigFile, read_config
+from loramill.cli.local import local_name, open_database
 from loramill.cli.run_display import SweepLines
 from loramill.cli.tables import print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
-from loramill.config.schema import ExperimentConfig
-from loramill.database import Database
-from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.sweep_report import REPORT_FILE, SweepView
 from loramill.jobs.execute import recorded_config
-from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, iter_unfinished, new_sweep
+from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, new_sweep
+from loramill.jobs.sweep_search import close_sweep, run_search, view_of
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
-from loramill.sweeps.space import Sampler, SearchSpace, choose_trials, parse_space
-from loramill.sweeps.tpe import TpeSearch
+from loramill.sweeps.search import Search
+from loramill.sweeps.space import Sampler
 
 app = typer.Typer()
 
@@ -50,66 +50,48 @@ def sweep(
 ) -> None:
     """Train many trials on one base, side by side, and find the best."""
     settings = Settings.load()
-    database = Database(settings.effective_database_url)
-    database.upgrade()
     console = Console(stderr=True)
-    with stop_on_signals() as should_stop, SweepLines(console) as progress:
-        wiring: dict[str, Any] = {
-            "settings": settings,
-            "database": database,
-            "on_event": progress.show,
-            "should_stop": should_stop,
-        }
-        if resume:
-            runner = SweepRunner(Sweep.load(settings, resume), **wiring)
-            runner.run(list(iter_unfinished(runner.sweep)), resume=True)
-        else:
-            config = read_config(context, config_file, assignments)
-            runner = SweepRunner(new_sweep(config, halving=Halving(keep, rungs) if halving else None), **wiring)
-            _search(runner, config, parse_space(grid or []), sampler, trials, batch)
-    database.close()
-    if as_json:
-        typer.echo(json.dumps(_document(runner.sweep, settings), ensure_ascii=False))
+    if resume:
+        swept = Sweep.load(settings, resume)
     else:
-        print_people(_table(runner.sweep))
-    if any(trial.status == "REVOKED" for trial in runner.sweep.trials):
-        console.print(f"Stopped. Go on with: loramill sweep --resume {runner.sweep.sweep_id}", highlight=False)
+        config = read_config(context, config_file, assignments)
+        search = Search(tuple(grid or []), sampler, trials, batch, config.training.seed)
+        search.check()
+        swept = new_sweep(config, halving=Halving(keep, rungs) if halving else None, search=search)
+    with open_database(settings) as database:
+        with stop_on_signals() as should_stop, SweepLines(console) as progress:
+            runner = SweepRunner(
+                swept, settings=settings, database=database, on_event=progress.show, should_stop=should_stop
+            )
+            run_search(runner, resume=resume is not None)
+        close_sweep(swept, settings=settings, database=database, by=local_name())
+    _report(swept, settings, console, as_json=as_json)
+
+
+def _report(swept: Sweep, settings: Settings, console: Console, *, as_json: bool) -> None:
+    """Say how a sweep ended, and leave with 130 when a person ended it."""
+    if as_json:
+        typer.echo(json.dumps(_document(swept, settings), ensure_ascii=False))
+    else:
+        print_people(_table(view_of(swept, settings)))
+        if swept.registered:
+            print_people(f"{swept.registered} is in staging: loramill predict {swept.registered} TEXT")
+        print_people(f"Plots: {swept.folder(settings) / REPORT_FILE}")
+    if any(trial.status == "REVOKED" for trial in swept.trials):
+        console.print(f"Stopped. Go on with: loramill sweep --resume {swept.sweep_id}", highlight=False, soft_wrap=True)
         raise typer.Exit(STOPPED_BY_USER)
-
-
-def _search(
-    runner: SweepRunner,
-    config: ExperimentConfig,
-    space: SearchSpace,
-    sampler: Sampler | None,
-    trials: int | None,
-    batch: int,
-) -> None:
-    """Run one batch of all trials; tpe learns from each batch before it asks for the next."""
-    seed = config.training.seed
-    if sampler != "tpe":
-        runner.run(runner.submit(config, choose_trials(space, sampler, trials, seed)))
-        return
-    search, remaining = TpeSearch(space, seed), trials or 16
-    while remaining > 0:
-        entries = runner.submit(config, search.ask(min(batch, remaining)))
-        runner.run(entries)
-        if any(entry.status == "REVOKED" for entry in entries):
-            return
-        search.tell([entry.score for entry in entries])
-        remaining -= len(entries)
 
 
 def _document(sweep: Sweep, settings: Settings) -> dict[str, Any]:
     return {
         "sweep_id": sweep.sweep_id,
         "best": sweep.best.experiment_id if sweep.best else None,
-        "trials": [_trial(entry, settings) for entry in sweep.trials],
+        "trials": [_trial(sweep, entry, settings) for entry in sweep.trials],
     }
 
 
-def _trial(entry: TrialEntry, settings: Settings) -> dict[str, Any]:
-    folder = ExperimentFolder.open(settings.results_folder, entry.experiment_id)
+def _trial(swept: Sweep, entry: TrialEntry, settings: Settings) -> dict[str, Any]:
+    folder = swept.trial_folder(settings, entry)
     return {
         "experiment_id": entry.experiment_id,
         "folder": str(folder.path),
@@ -120,19 +102,17 @@ def _trial(entry: TrialEntry, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _table(sweep: Sweep) -> Table:
+def _table(view: SweepView) -> Table:
     """Trials, best first; those that were stopped early come after those that ran to their end."""
-    keys = list(dict.fromkeys(key for trial in sweep.trials for key in trial.overrides))
-    table = Table(title=f"Sweep {sweep.sweep_id}", title_justify="left")
+    table = Table(title=f"Sweep {view.sweep_id}", title_justify="left")
     table.add_column("trial", no_wrap=True)
-    for name in (*keys, sweep.metric, "status"):
+    for name in (*view.keys, view.metric, "status"):
         table.add_column(name, overflow="fold")
-    ranked = sorted(sweep.trials, key=lambda trial: (trial.status != "SUCCESS", -(trial.score or 0.0)))
-    for trial in ranked:
-        values = [_shown(trial.overrides.get(key)) for key in keys]
-        score = f"{abs(trial.score):.4f}" if trial.score is not None else ""
-        best = "bold green" if trial is sweep.best else None
-        table.add_row(trial.experiment_id, *values, score, trial.status, style=best)
+    for trial in view.ranked():
+        values = [_shown(trial.overrides.get(key)) for key in view.keys]
+        value = f"{trial.value:.4f}" if trial.value is not None else ""
+        best = "bold green" if trial.folder.id == view.best else None
+        table.add_row(trial.folder.id, *values, value, trial.status, style=best)
     return table
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loramill.config.keys import set_key
@@ -22,12 +23,16 @@ from loramill.jobs.submit import create_folder
 from loramill.monitor.logs import open_run_log
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
+from loramill.sweeps.search import Search
 from loramill.sweeps.space import Overrides
 
 if TYPE_CHECKING:
     from loramill.sweeps.run import TrialOutcome
 
-STATUS = {"finished": "SUCCESS", "pruned": "PRUNED", "stopped": "REVOKED"}
+STATUS = {"finished": "SUCCESS", "pruned": "PRUNED", "stopped": "REVOKED", "failed": "FAILURE"}
+
+ENDED = ("SUCCESS", "PRUNED", "FAILURE")
+"""States of a trial that a resumed sweep leaves as it is."""
 
 
 @dataclass
@@ -42,12 +47,22 @@ class TrialEntry:
 
 @dataclass
 class Sweep:
-    """``results/sweeps/<id>/sweep.json``."""
+    """``results/sweeps/<id>/sweep.json``.
+
+    Attributes:
+        metric: what chooses the best trial.
+        search: how its trials are chosen, for those that are still to come when it is resumed.
+        config: what all trials have in common, as a tree.
+        registered: the trial that was moved to staging as the best.
+    """
 
     sweep_id: str
     metric: str
     halving: Halving | None = None
     trials: list[TrialEntry] = field(default_factory=list)
+    search: Search | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    registered: str | None = None
 
     @property
     def best(self) -> TrialEntry | None:
@@ -55,8 +70,20 @@ class Sweep:
         scored = [trial for trial in self.trials if trial.status == "SUCCESS" and trial.score is not None]
         return max(scored, key=lambda trial: trial.score or 0.0, default=None)
 
+    def folder(self, settings: Settings) -> Path:
+        return settings.results_folder / "sweeps" / self.sweep_id
+
+    def trial_folder(self, settings: Settings, entry: TrialEntry) -> ExperimentFolder:
+        """
+        Raises:
+            NotFoundError: the trial was deleted.
+        """
+        output_dir = self.config.get("training", {}).get("output_dir")
+        results = settings.home / output_dir if output_dir else settings.results_folder
+        return ExperimentFolder.open(results, entry.experiment_id)
+
     def save(self, settings: Settings) -> None:
-        folder = settings.results_folder / "sweeps" / self.sweep_id
+        folder = self.folder(settings)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "sweep.json", {**asdict(self), "best": self.best.experiment_id if self.best else None})
 
@@ -72,7 +99,9 @@ class Sweep:
         stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         halving = Halving(**stored["halving"]) if stored["halving"] else None
         trials = [TrialEntry(**trial) for trial in stored["trials"]]
-        return cls(stored["sweep_id"], stored["metric"], halving, trials)
+        search = Search.restore(stored["search"]) if stored.get("search") else None
+        more = {"search": search, "config": stored.get("config", {}), "registered": stored.get("registered")}
+        return cls(stored["sweep_id"], stored["metric"], halving, trials, **more)
 
 
 class SweepRunner:
@@ -146,7 +175,7 @@ class SweepRunner:
     ) -> tuple[ExperimentConfig, ExperimentFolder, RunRecord]:
         from loramill.jobs.execute import recorded_config
 
-        folder = ExperimentFolder.open(self._settings.results_folder, entry.experiment_id)
+        folder = self.sweep.trial_folder(self._settings, entry)
         config = recorded_config(folder)
         log = stack.enter_context(open_run_log(folder.log_file, config.system.log_level))
 
@@ -156,20 +185,26 @@ class SweepRunner:
         return config, folder, RunRecord(self._database, folder, log, tell)
 
     def _note(self, entry: TrialEntry, record: RunRecord, outcome: TrialOutcome) -> None:
-        from loramill.training.evaluation import best_metric_value
-
-        entry.status = STATUS[outcome.status]
+        entry.status, entry.score = STATUS[outcome.status], outcome.score
+        self.sweep.metric = outcome.metric or self.sweep.metric
         if outcome.status == "stopped":
             record.stopped()
-            return
-        entry.score = best_metric_value(outcome.metrics["eval"], self.sweep.metric)
-        record.finished(outcome.metrics)
+        elif outcome.error is not None:
+            record.failed(outcome.error)
+        else:
+            record.finished(outcome.metrics)
 
 
-def new_sweep(config: ExperimentConfig, *, halving: Halving | None) -> Sweep:
+def new_sweep(config: ExperimentConfig, *, halving: Halving | None, search: Search | None = None) -> Sweep:
     """A sweep without trials yet."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S_%f")
-    return Sweep(f"{config.experiment_name}_sweep_{stamp}", config.training.metric_for_best_model, halving)
+    return Sweep(
+        sweep_id=f"{config.experiment_name}_sweep_{stamp}",
+        metric=config.training.metric_for_best_model.removeprefix("eval_"),
+        halving=halving,
+        search=search,
+        config=config.model_dump(mode="json"),
+    )
 
 
 def trial_config(config: ExperimentConfig, overrides: Overrides, number: int) -> ExperimentConfig:
@@ -187,4 +222,4 @@ def trial_config(config: ExperimentConfig, overrides: Overrides, number: int) ->
 
 def iter_unfinished(sweep: Sweep) -> Iterator[TrialEntry]:
     """The trials that an interrupted sweep still owes."""
-    return (trial for trial in sweep.trials if trial.status not in ("SUCCESS", "PRUNED"))
+    return (trial for trial in sweep.trials if trial.status not in ENDED)

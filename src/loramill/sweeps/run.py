@@ -22,6 +22,7 @@ from loramill.sweeps.entry import Entry
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.rungs import train_rung_by_rung
 from loramill.training import stages
+from loramill.training.evaluation import best_metric_value
 from loramill.training.loop import train_trials
 from loramill.training.reload_gate import SavedModel, check_reloads
 from loramill.training.stages import RunContext, RunData
@@ -41,11 +42,18 @@ class SweepTrial:
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended; a stopped one can be resumed, a failed one says why it could not go on."""
+    """How a trial ended; a stopped one can be resumed, a failed one says why it could not go on.
+
+    Attributes:
+        metric: what chose its best checkpoint.
+        score: its value, turned so that more is better.
+    """
 
     experiment_id: str
     status: TrialStatus
     metrics: dict[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    score: float | None = None
     error: LoramillError | None = None
 
 
@@ -171,4 +179,11 @@ def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) 
         own = {**system, "precision": precision, "reload_difference": difference, "trials_in_pass": len(entries)}
         metrics = stages.summarise(entry.run, final.evaluation, own)
         entry.context.folder.write_metrics(metrics)
-        yield TrialOutcome(entry.context.folder.id, "pruned" if entry.pruned else "finished", metrics)
+        metric = entry.run.trial.best_metric
+        yield TrialOutcome(
+            experiment_id=entry.context.folder.id,
+            status="pruned" if entry.pruned else "finished",
+            metrics=metrics,
+            metric=metric.removeprefix("eval_"),
+            score=best_metric_value(final.evaluation.metrics, metric),
+        )

@@ -1,0 +1,72 @@
+"""Running a sweep to its end, from its beginning or from wherever it was interrupted."""
+
+from __future__ import annotations
+
+from loramill.config.load import parse_config
+from loramill.database import Database
+from loramill.experiments.record_file import changing
+from loramill.experiments.registry import ModelRegistry
+from loramill.experiments.sweep_report import SweepView, SweptTrial, write_sweep_report
+from loramill.jobs.sweep import Sweep, SweepRunner, iter_unfinished
+from loramill.settings import Settings
+
+
+def run_search(runner: SweepRunner, *, resume: bool = False) -> None:
+    """Run the trials that are still owed, then batch after batch of what the search asks for.
+
+    Raises:
+        ConfigError: a value of the sweep is not allowed; nothing was recorded of it.
+        LoramillError: the sweep cannot go on; it can be resumed.
+    """
+    sweep = runner.sweep
+    if owed := list(iter_unfinished(sweep)):
+        runner.run(owed, resume=resume)
+    while sweep.search is not None and not list(iter_unfinished(sweep)):
+        batch = sweep.search.next_batch([trial.score for trial in sweep.trials])
+        if not batch:
+            return
+        runner.run(runner.submit(parse_config(sweep.config), batch))
+
+
+def close_sweep(sweep: Sweep, *, settings: Settings, database: Database, by: str) -> None:
+    """Move the best trial's model to ``staging`` and write the page of the sweep; a stopped one gets its page too.
+
+    Args:
+        by: who runs the sweep, for the model's history.
+    """
+    if sweep.best is not None and not list(iter_unfinished(sweep)):
+        _register_best(sweep, settings, database, by)
+    sweep.save(settings)
+    write_sweep_report(sweep.folder(settings), view_of(sweep, settings))
+
+
+def view_of(sweep: Sweep, settings: Settings) -> SweepView:
+    """What a page shows of a sweep."""
+    trials = []
+    for entry in sweep.trials:
+        folder = sweep.trial_folder(settings, entry)
+        value = folder.read_metrics().get("eval", {}).get(sweep.metric) if entry.score is not None else None
+        trials.append(SweptTrial(folder, entry.overrides, entry.status, value, entry.score))
+    best = sweep.best.experiment_id if sweep.best else None
+    return SweepView(sweep.sweep_id, sweep.metric, best, trials)
+
+
+def _register_best(sweep: Sweep, settings: Settings, database: Database, by: str) -> None:
+    """A stage that somebody gave since is left alone."""
+    best = sweep.best
+    if best is None or sweep.registered == best.experiment_id:
+        return
+    results = sweep.trial_folder(settings, best).path.parent
+    reason = f"best {sweep.metric} of {len(sweep.trials)} trials of sweep {sweep.sweep_id}"
+    with changing(database, results, best.experiment_id) as (store, registry):
+        if sweep.registered is not None:
+            _step_back(registry, store.get(sweep.registered).stage, sweep.registered, by)
+        if store.get(best.experiment_id).stage is None:
+            registry.set_stage(best.experiment_id, "staging", by=by, reason=reason)
+    sweep.registered = best.experiment_id
+
+
+def _step_back(registry: ModelRegistry, stage: str | None, experiment_id: str, by: str) -> None:
+    """The best of an earlier part of a sweep makes room for the best of all."""
+    if stage == "staging":
+        registry.set_stage(experiment_id, None, by=by, reason="another trial of its sweep is better")
