@@ -178,3 +178,7 @@ lock: $(VENV)/.installed-dev ## Pin versions and hashes anew; UPGRADE=--upgrade 
 		--output-file=requirements/services.txt $(LOCK_INPUT)
 	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,train data api postgres) \
 		--output-file=requirements/worker.txt $(LOCK_INPUT)
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt $(addprefix --extra=,data api postgres) \
+		--output-file=requirements/api.txt $(LOCK_INPUT)
+	@$(COMPILE) $(UPGRADE) --constraint=requirements/dev.txt --extra=ui \
+		--output-file=requirements/ui.txt $(LOCK_INPUT)

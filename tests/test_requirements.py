@@ -18,6 +18,8 @@ LOCKS = {
     "run.txt": {"train", "data", "api", "ui"},
     "services.txt": {"data", "api", "ui", "postgres"},
     "worker.txt": {"train", "data", "api", "postgres"},
+    "api.txt": {"data", "api", "postgres"},
+    "ui.txt": {"ui"},
     "dev.txt": {"train", "data", "api", "ui", "postgres", "mlflow", "onnx", "tensorboard"},
 }
 """Lock -> the extras that it serves."""
@@ -57,7 +59,7 @@ def packages(name: str) -> list[str]:
     return [line for line in text(name).splitlines() if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["run.txt", "services.txt", "worker.txt"])
+@pytest.mark.parametrize("name", ["run.txt", "services.txt", "worker.txt", "api.txt", "ui.txt"])
 def test_the_locks_agree_with_each_other(name: str) -> None:
     developers = pins("dev.txt")
     assert {package: developers.get(package) for package in pins(name)} == pins(name)
