@@ -45,6 +45,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/experiments/{experiment_id}/config"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/metrics"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/curves"): (OWNER, None, 200),
+    ("GET", "/experiments/{experiment_id}/suspects"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/logs"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/report"): (OWNER, None, 200),
     ("GET", "/experiments/{experiment_id}/artifacts"): (OWNER, None, 200),

@@ -20,6 +20,7 @@ from loramill.api.routes import (
     models,
     quotas,
     sessions,
+    suspects,
     tasks,
     users,
 )
@@ -70,7 +71,20 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         responses={status: {"model": ProblemReply} for status in PROBLEMS},
     )
-    for routes in (sessions, tasks, configs, experiments, curves, datasets, models, users, quotas, audit, health):
+    for routes in (
+        sessions,
+        tasks,
+        configs,
+        experiments,
+        curves,
+        suspects,
+        datasets,
+        models,
+        users,
+        quotas,
+        audit,
+        health,
+    ):
         app.include_router(routes.router)
     install_problems(app)
     app.add_middleware(RequestLimits, upload_bytes=settings.upload_limit_mb * 2**20)

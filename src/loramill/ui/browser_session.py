@@ -1,7 +1,7 @@
 """The cookie that lets a reloaded page find its sign-in again.
 
-Streamlit speaks to a browser over a websocket, which cannot set cookies. So the page hands the browser a ticket, which a
-line of script exchanges for the cookie: ``HttpOnly``, ``SameSite=Strict``, and ``Secure`` wherever the page is.
+Streamlit speaks to a browser over a websocket, which cannot set cookies. So the page hands the browser a ticket,
+which a line of script exchanges for the cookie: ``HttpOnly``, ``SameSite=Strict``, and ``Secure`` wherever the page is.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -45,20 +46,28 @@ def api() -> Client:
     return me().client
 
 
-def predict(text: str, model: str) -> dict[str, Any]:
-    """The inference service's answer. Raises ``ApiError``, ``UnavailableError``."""
-    body = {"text": text, "model": model}
-    reply: dict[str, Any] = _ask_inference("POST", "/predict", json=body)
-    return reply
+def ask_model() -> Callable[[str, str], dict[str, Any]]:
+    """A function of text and model that asks the inference service, for threads that know no session.
+
+    It raises ``ApiError`` and ``UnavailableError``.
+    """
+    authorization = api().authorization
+
+    def ask(text: str, model: str) -> dict[str, Any]:
+        body = {"text": text, "model": model}
+        reply: dict[str, Any] = _ask_inference("POST", "/predict", authorization, json=body)
+        return reply
+
+    return ask
 
 
 def inference_health() -> dict[str, Any]:
-    reply: dict[str, Any] = _ask_inference("GET", "/health")
+    reply: dict[str, Any] = _ask_inference("GET", "/health", api().authorization)
     return reply
 
 
-def _ask_inference(method: str, path: str, **options: Any) -> Any:
-    headers = {"Authorization": api().authorization}
+def _ask_inference(method: str, path: str, authorization: str, **options: Any) -> Any:
+    headers = {"Authorization": authorization}
     url = settings().effective_inference_url
     try:
         reply = httpx.request(method, f"{url}{path}", headers=headers, timeout=PREDICT_SECONDS, **options)

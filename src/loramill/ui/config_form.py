@@ -1,0 +1,178 @@
+"""A form for a config, made from the schema: a field for every key, with its text and its limits."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import streamlit as st
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
+
+from loramill.config.keys import iter_keys, set_key
+from loramill.config.schema import ExperimentConfig
+from loramill.ui.parts import Markup
+from loramill.ui.plain import isolated
+from loramill.ui.texts import t
+
+FIELDS: dict[str, FieldInfo] = dict(iter_keys(ExperimentConfig))
+ESSENTIAL = (
+    "experiment_name",
+    "data.dataset_name",
+    "model.name",
+    "training.num_train_epochs",
+    "training.learning_rate",
+    "training.per_device_train_batch_size",
+    "lora.r",
+    "lora.lora_alpha",
+)
+SECTIONS = ("data", "model", "lora", "training", "system")
+AUTO = "auto"
+WORDS = {"true": True, "false": False}
+STEPS = {"training.learning_rate": 1e-4, "training.num_train_epochs": 0.5, "lora.lora_alpha": 1.0}
+FRACTION_STEP = 0.05
+
+Problems = Mapping[str, str]
+
+
+def state_key(key: str) -> str:
+    return f"form.{key}"
+
+
+def defaults() -> dict[str, Any]:
+    """Dotted key -> the schema's own default."""
+    return {key: field.get_default(call_default_factory=True) for key, field in FIELDS.items()}
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value, for the keys that the form has."""
+    flat: dict[str, Any] = {}
+    for key in FIELDS:
+        node: Any = tree
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        flat[key] = node
+    return flat
+
+
+def as_tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that these values say; what is absent is left to its default."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        if value is not None:
+            set_key(tree, key, value)
+    return tree
+
+
+def fill(values: Mapping[str, Any]) -> None:
+    """Show these values; before the fields are drawn."""
+    for key, value in values.items():
+        st.session_state[state_key(key)] = _to_widget(key, value)
+
+
+def draw_field(key: str, problems: Problems, suggestions: list[str] | None = None) -> None:
+    """One key with what is wrong with it below."""
+    name = state_key(key)
+    label, about = t(f"field.{key}"), f"{t(f'about.{key}')}  \n`{key}`"
+    if suggestions is not None:
+        _choose_or_type(name, label, about, suggestions)
+    else:
+        _by_type(key, name, label, about)
+    if key in problems:
+        st.html(Markup('<div class="lm-field" role="alert">{}</div>').format(isolated(problems[key])))
+
+
+def read_values() -> dict[str, Any]:
+    """Dotted key -> value as the fields have it."""
+    return {key: _from_widget(key, st.session_state.get(state_key(key))) for key in FIELDS}
+
+
+def _by_type(key: str, name: str, label: str, about: str) -> None:
+    kinds = _kinds(FIELDS[key].annotation)
+    options = _options(key)
+    if options is not None and list in kinds:
+        st.multiselect(label, options, key=name, help=about, placeholder=t("form.none"))
+    elif options is not None:
+        st.selectbox(label, options, key=name, help=about, format_func=_shown_option)
+    elif bool in kinds:
+        st.toggle(label, key=name, help=about)
+    elif int in kinds or float in kinds:
+        _number(key, name, label, about, whole=float not in kinds)
+    else:
+        placeholder = t("form.absent") if type(None) in kinds else None
+        st.text_input(label, key=name, help=about, placeholder=placeholder)
+
+
+def _number(key: str, name: str, label: str, about: str, *, whole: bool) -> None:
+    low, high = _limits(FIELDS[key])
+    placeholder = t("form.absent") if type(None) in _kinds(FIELDS[key].annotation) else None
+    if whole:
+        limits = {"min_value": None if low is None else int(low), "max_value": None if high is None else int(high)}
+        st.number_input(label, key=name, help=about, step=1, value=None, placeholder=placeholder, **limits)
+        return
+    step = STEPS.get(key, FRACTION_STEP)
+    st.number_input(label, key=name, help=about, step=step, format="%g", value=None, placeholder=placeholder)
+
+
+def _choose_or_type(name: str, label: str, about: str, suggestions: list[str]) -> None:
+    now = st.session_state.get(name)
+    options = suggestions if now in suggestions or not now else [now, *suggestions]
+    st.selectbox(
+        label, options, key=name, help=about, accept_new_options=True, index=None, placeholder=t("form.choose_or_type")
+    )
+
+
+def _shown_option(option: str) -> str:
+    return t(f"option.{option}") if option in (AUTO, *WORDS) else option
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that an annotation allows; ``Literal`` and ``list`` stand for themselves."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return {kind for member in get_args(annotation) for kind in _kinds(member)}
+    return {origin or annotation}
+
+
+def _options(key: str) -> list[str] | None:
+    """What a key may be, where that is a list of words."""
+    annotation = FIELDS[key].annotation
+    kinds = _kinds(annotation)
+    if kinds == {list}:
+        return [str(option) for option in get_args(get_args(annotation)[0])]
+    if kinds == {Literal}:
+        return [str(option) for option in get_args(annotation)]
+    return [AUTO, *WORDS] if kinds == {Literal, bool} else None
+
+
+def _limits(field: FieldInfo) -> tuple[float | None, float | None]:
+    inner = [part for member in get_args(field.annotation) for part in getattr(member, "__metadata__", ())]
+    low = next((bound.ge for bound in (*field.metadata, *inner) if isinstance(bound, Ge)), None)
+    high = next((bound.le for bound in (*field.metadata, *inner) if isinstance(bound, Le)), None)
+    return low, high  # type: ignore[return-value]  # bounds of these fields are numbers
+
+
+def _to_widget(key: str, value: Any) -> Any:
+    kinds = _kinds(FIELDS[key].annotation)
+    if kinds == {Literal, bool}:
+        return str(value).lower()
+    if kinds == {Literal, list}:
+        return value if isinstance(value, str) else ", ".join(value or [AUTO])
+    if float in kinds and value is not None:
+        return float(value)
+    return value
+
+
+def _from_widget(key: str, shown: Any) -> Any:
+    kinds = _kinds(FIELDS[key].annotation)
+    if kinds == {Literal, bool}:
+        return WORDS.get(shown, AUTO)
+    if kinds == {Literal, list}:
+        names = [part.strip() for part in (shown or AUTO).split(",") if part.strip()]
+        return AUTO if names in ([AUTO], []) else names
+    if isinstance(shown, float) and shown.is_integer():
+        return int(shown)
+    return None if shown == "" else shown

@@ -1,0 +1,7 @@
+"""Sweeps."""
+
+from __future__ import annotations
+
+
+def draw() -> None:
+    """In work."""
