@@ -21,7 +21,10 @@ LOCK_INPUT := pyproject.toml requirements/common.in
 .DEFAULT_GOAL := help
 .PHONY: help setup samples quickstart run-local up logs-local db-list analyze-metrics analyze-by-model \
 	analyze-by-dataset doctor data-validate data-analyze data-versions serve predict-health predict-text predict-positive \
-	predict-negative test test-v test-faults check lint format lock hooks setup-conda
+	predict-negative test test-v test-faults check lint format lock hooks setup-conda \
+	start-services stop-services restart-services logs-services docker-build k8s-setup k8s-build k8s-deploy \
+	k8s-quick-deploy k8s-port-forward k8s-dashboard k8s-status k8s-logs k8s-restart k8s-scale k8s-cleanup \
+	k8s-manifests test-deploy
 
 help: ## List every target.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -141,6 +144,62 @@ predict-positive: $(VENV)/.installed-run ## Have it classify a text that anybody
 
 predict-negative: $(VENV)/.installed-run ## Have it classify a text that anybody would call negative.
 	@$(ASK) negative
+
+# Containers and Kubernetes. What each needs (docker, kubectl, helm) is asked for by the script that it calls.
+
+start-services: ## Start all services in containers; builds images that are missing.
+	@deploy/services.sh start
+
+stop-services: ## Stop the containers; their data stays.
+	@deploy/services.sh stop
+
+restart-services: ## Restart the containers, or service=NAME alone.
+	@deploy/services.sh restart $(service)
+
+logs-services: ## Show the containers' newest lines; service=NAME for one, follow=1 goes on.
+	@FOLLOW=$(follow) deploy/services.sh logs $(service)
+
+docker-build: ## Build the images; target="worker-cuda inference-cuda" for other ones.
+	@deploy/services.sh build $(target)
+
+k8s-setup: ## Make the namespace and its Secret in the cluster that kubectl is set to.
+	@k8s/k8s.sh setup
+
+k8s-build: ## Build the images and hand them to kind, minikube or a registry.
+	@k8s/k8s.sh build
+
+k8s-deploy: ## Apply the manifests, or install the chart with values=FILE.
+	@VALUES=$(values) k8s/k8s.sh deploy
+
+k8s-quick-deploy: ## All of it: k8s-setup, k8s-build, k8s-deploy.
+	@VALUES=$(values) k8s/k8s.sh quick-deploy
+
+k8s-port-forward: ## Page, API and inference on this machine, until Ctrl-C.
+	@k8s/k8s.sh port-forward
+
+k8s-dashboard: ## Open the cluster's dashboard.
+	@k8s/k8s.sh dashboard
+
+k8s-status: ## What runs in the cluster.
+	@k8s/k8s.sh status
+
+k8s-logs: ## Newest lines of service=NAME in the cluster; follow=1 goes on.
+	@FOLLOW=$(follow) k8s/k8s.sh logs $(service)
+
+k8s-restart: ## New pods for service=NAME, or for all, one after the other.
+	@k8s/k8s.sh restart $(service)
+
+k8s-scale: ## As many pods as you say: service=worker replicas=3.
+	@k8s/k8s.sh scale "$(service)" "$(replicas)"
+
+k8s-cleanup: ## Remove all from the cluster but the data; data=delete removes these, too.
+	@k8s/k8s.sh cleanup $(if $(filter delete,$(data)),delete-data)
+
+k8s-manifests: $(VENV)/.installed-dev ## Render k8s/manifests from the chart.
+	@$(BIN)/python scripts/render_manifests.py
+
+test-deploy: $(VENV)/.installed-dev ## Check all deployment files; build and start them where Docker runs.
+	@$(BIN)/pytest tests/deploy $(TEST_ARGS)
 
 # Developing
 
