@@ -16,6 +16,7 @@ from loramill.experiments.curves import Curve, read_curves, read_resource_curves
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.html import as_svg, render_page
 from loramill.experiments.predictions import Predictions, read_predictions
+from loramill.experiments.report_facts import data_facts, finding_facts, lineage_facts, resource_facts
 from loramill.files import write_atomic
 
 WORST_ROWS = 20
@@ -77,11 +78,11 @@ def render_report(folder: ExperimentFolder, plots: Mapping[str, str]) -> str:
         per_class=_per_class(metrics),
         worst=worst,
         worst_have_text=any("text" in row for row in worst),
-        data=_data_facts(data),
-        findings=_findings(data.get("report", {})),
+        data=data_facts(data),
+        findings=finding_facts(data.get("report", {})),
         resource_charts=_chosen(plots, "cpu", "memory", "gpu"),
-        resources=[(key, _shown(value)) for key, value in metrics.get("system", {}).items()],
-        lineage=_lineage(config, data, folder.read_environment()),
+        resources=resource_facts(metrics.get("system", {})),
+        lineage=lineage_facts(config, data, folder.read_environment()),
         config=folder.read_config(),
     )
 
@@ -186,62 +187,3 @@ def _per_class(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (name, *(f"{entry[rate]:.3f}" for rate in rates), str(entry.get("support", "")))
         for name, entry in metrics.get("eval", {}).get("per_class", {}).items()
     ]
-
-
-def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    report = data.get("report", {})
-    labels = ", ".join(f"{name}: {count:,}" for name, count in report.get("label_counts", {}).items())
-    facts = {
-        "data set": data.get("dataset_name"),
-        "training rows": data.get("train_rows"),
-        "evaluation rows": data.get("eval_rows"),
-        "labels": labels,
-        "imbalance ratio": report.get("imbalance_ratio"),
-    }
-    return [(name, _shown(value)) for name, value in facts.items() if value not in (None, "")]
-
-
-def _findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One line a rule: how often it was broken, and one example."""
-    counts = report.get("finding_counts", {})
-    first: dict[str, dict[str, Any]] = {}
-    for finding in report.get("findings", []):
-        first.setdefault(finding["code"], finding)
-    return [
-        {
-            "code": code,
-            "severity": finding.get("severity", ""),
-            "count": counts.get(code, ""),
-            "example": finding.get("excerpt", ""),
-            "fix": finding.get("fix", ""),
-        }
-        for code, finding in first.items()
-    ]
-
-
-def _lineage(
-    config: Mapping[str, Any], data: Mapping[str, Any], environment: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    git = environment.get("git") or {}
-    packages = environment.get("packages") or {}
-    commit = f"{git['commit']}{' with local changes' if git.get('dirty') else ''}" if git.get("commit") else None
-    facts = {
-        "base model": (config.get("model") or {}).get("name"),
-        "training data version": data.get("train"),
-        "evaluation data version": data.get("eval"),
-        "seed": (config.get("training") or {}).get("seed"),
-        "git commit": commit,
-        "command": " ".join(environment.get("command") or []),
-        "python": environment.get("python"),
-        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
-        "system": environment.get("os"),
-        "CPU": (environment.get("cpu") or {}).get("model"),
-        "GPU": ", ".join(str(gpu.get("name")) for gpu in environment.get("gpus") or []),
-    }
-    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return format_number(value) if isinstance(value, float) else str(value)
