@@ -33,14 +33,14 @@ COPY requirements/api.txt requirements/
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     pip install --require-hashes --requirement requirements/api.txt
 COPY deploy/slim-packages.sh deploy/
-RUN deploy/slim-packages.sh /opt/loramill && python -c 'import pyarrow.dataset, pyarrow.parquet'
+RUN deploy/slim-packages.sh /opt/loramill && python -c 'import numpy.testing, pyarrow.dataset, pyarrow.parquet'
 
 FROM build AS ui-packages
 COPY requirements/ui.txt requirements/
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     pip install --require-hashes --requirement requirements/ui.txt
 COPY deploy/slim-packages.sh deploy/
-RUN deploy/slim-packages.sh /opt/loramill && python -c 'import altair, pandas, streamlit'
+RUN deploy/slim-packages.sh /opt/loramill && python -c 'import altair, numpy.testing, pandas, streamlit'
 
 FROM build AS training-packages
 COPY requirements/worker.txt requirements/
@@ -54,7 +54,7 @@ COPY requirements/torch.txt requirements/
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     PIP_EXTRA_INDEX_URL="$TORCH_CPU_INDEX" pip install --requirement requirements/torch.txt
 COPY deploy/slim-packages.sh deploy/
-RUN deploy/slim-packages.sh /opt/loramill && python -c 'import transformers, peft, datasets, torch'
+RUN deploy/slim-packages.sh /opt/loramill && python -c 'import datasets, numpy.testing, peft, torch, transformers'
 
 FROM training-packages AS cuda-packages
 # Linux wheels of the package index bring CUDA along, as packages that torch names.
@@ -63,7 +63,7 @@ COPY requirements/torch.txt requirements/
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     PIP_NO_DEPS=0 PIP_EXTRA_INDEX_URL="$TORCH_CUDA_INDEX" pip install --requirement requirements/torch.txt
 COPY deploy/slim-packages.sh deploy/
-RUN deploy/slim-packages.sh /opt/loramill && python -c 'import transformers, peft, datasets, torch'
+RUN deploy/slim-packages.sh /opt/loramill && python -c 'import datasets, numpy.testing, peft, torch, transformers'
 
 
 FROM api-packages AS api-service

@@ -6,3 +6,4 @@ set -eu
 cd "$1"/lib/python3*/site-packages
 rm -rf pandas/tests pyarrow/tests pyarrow/include pyarrow/src pydeck/nbextension torch/include torch/test \
     pyarrow/libarrow_flight.* pyarrow/_flight.* pyarrow/libarrow_s3.* pyarrow/_s3fs.*
+find numpy -path '*/tests/*' -type f ! -name _natype.py -delete # numpy.testing imports that one

@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/render_manifests.py
 
-The files are committed, so that they can be read and applied as they are; ``tests/deploy`` refuses them when they differ
-from the chart.
+The files are committed, so that they can be read and applied as they are; ``tests/deploy`` refuses them when they
+differ from the chart.
 """
 
 from __future__ import annotations

@@ -1,0 +1,180 @@
+"""The chart and the manifests: what Kubernetes would refuse is refused here, and the two are the same."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import Chart, HelmRenderError, lint
+
+from deployment_files import CHART, MANIFESTS, ROOT, VALUES, Object, image_of, manifests, pods, rendered
+
+KUBERNETES = ["1.29", "1.35"]
+OTHERS_KINDS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "Kustomization"}
+"""Kinds that Kubernetes itself does not know, so that no schema of it can check them."""
+
+SOURCES = {"manifests": manifests, **{name: lambda name=name: rendered(name) for name in VALUES}}
+
+
+@pytest.fixture(params=SOURCES)
+def found(request: pytest.FixtureRequest) -> tuple[Object, ...]:
+    objects: tuple[Object, ...] = SOURCES[request.param]()
+    assert len(objects) > 20
+    return objects
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_takes_every_object(found: tuple[Object, ...], version: str) -> None:
+    for one in found:
+        if one["kind"] not in OTHERS_KINDS:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_a_wrong_object_would_be_noticed() -> None:
+    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"selectors": {}}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, KUBERNETES[0], strict=True)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_helm_has_no_complaint(values: str) -> None:
+    report = lint(CHART, yaml.safe_load((CHART / values).read_text(encoding="utf-8")), strict=True)
+    serious = [message for message in report["messages"] if message["severity"] >= 2]
+    assert (serious, report["errors"]) == ([], [])
+
+
+def test_the_manifests_are_what_the_chart_renders() -> None:
+    spec = importlib.util.spec_from_file_location("render_manifests", ROOT / "scripts" / "render_manifests.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    written = {file.name: file.read_text(encoding="utf-8") for file in MANIFESTS.glob("*.yaml")}
+    assert {name: text for name, text in written.items() if name not in script.BY_HAND} == script.render_manifests()
+    listed = yaml.safe_load(written["kustomization.yaml"])["resources"]
+    assert sorted([*listed, "kustomization.yaml"]) == sorted(written)
+
+
+def test_pods_are_restricted(found: tuple[Object, ...]) -> None:
+    """The "restricted" profile of Kubernetes' pod security standards, and a root file system that is read-only."""
+    for pod in pods(found).values():
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+        assert all(set(volume) & {"persistentVolumeClaim", "emptyDir"} for volume in pod.get("volumes", []))
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_pods_have_no_identity_and_no_variables_named_after_services(found: tuple[Object, ...]) -> None:
+    """A service called api would set API_PORT to an address, and every command would refuse to start."""
+    for pod in pods(found).values():
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+    accounts = [one for one in found if one["kind"] == "ServiceAccount"]
+    assert [account["automountServiceAccountToken"] for account in accounts] == [False]
+
+
+def test_every_container_says_what_it_needs_and_how_it_is(found: tuple[Object, ...]) -> None:
+    for name, pod in pods(found).items():
+        (container,) = pod["containers"]
+        assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
+        if "migrate" not in name:
+            assert {"startupProbe", "readinessProbe"} <= container.keys()
+            assert ("livenessProbe" in container) == ("worker" not in name)
+
+
+def test_each_pod_gets_the_secrets_that_it_needs_and_no_other(found: tuple[Object, ...]) -> None:
+    stores = {"DATABASE_URL", "REDIS_URL"}
+    wanted = {
+        "loramill-api": stores | {"JWT_SECRET", "LORAMILL_AUDIT_KEY", "LORAMILL_ADMIN_PASSWORD"},
+        "loramill-ui": set(),
+        "loramill-worker": stores,
+        "loramill-worker-gpu": stores,
+        "loramill-inference": {"DATABASE_URL", "JWT_SECRET", "LORAMILL_INFERENCE_KEY"},
+        "loramill-redis": {"REDIS_PASSWORD"},
+        "loramill-postgres": {"POSTGRES_PASSWORD"},
+    }
+    for name, pod in pods(found).items():
+        variables = pod["containers"][0].get("env", [])
+        secrets = {one["name"] for one in variables if "valueFrom" in one}
+        assert secrets == wanted.get(name, {"DATABASE_URL"}), name
+
+
+def test_no_secret_has_a_value(found: tuple[Object, ...]) -> None:
+    assert not [one for one in found if one["kind"] == "Secret"]
+    with Chart.load(CHART) as chart, pytest.raises(HelmRenderError, match="JWT_SECRET is required"):
+        chart.render({"secret": {"create": True}}, name="loramill", namespace="loramill")
+
+
+def test_workers_drain_longer_than_a_checkpoint_takes(found: tuple[Object, ...]) -> None:
+    for name, pod in pods(found).items():
+        if "worker" in name:
+            (container,) = pod["containers"]
+            assert "kill -TERM 1" in container["lifecycle"]["preStop"]["exec"]["command"][-1]
+            assert pod["terminationGracePeriodSeconds"] >= 60
+
+
+def test_network_policies_cover_every_pod_and_name_parts_that_are_there(found: tuple[Object, ...]) -> None:
+    policies = [one for one in found if one["kind"] == "NetworkPolicy"]
+    everything = next(one for one in policies if one["metadata"]["name"] == "loramill-default")
+    assert everything["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in everything["spec"]
+    selector = everything["spec"]["podSelector"]["matchLabels"].items()
+    templates = [one["spec"]["template"] for one in found if one["kind"] in ("Deployment", "StatefulSet", "Job")]
+    assert all(selector <= template["metadata"]["labels"].items() for template in templates)
+
+
+def test_services_lead_to_ports_that_are_there(found: tuple[Object, ...]) -> None:
+    templates = [one["spec"]["template"] for one in found if one["kind"] in ("Deployment", "StatefulSet")]
+    for service in (one for one in found if one["kind"] == "Service"):
+        selector = service["spec"]["selector"].items()
+        (target,) = [one for one in templates if selector <= one["metadata"]["labels"].items()]
+        ports = {port["name"]: port["containerPort"] for port in target["spec"]["containers"][0]["ports"]}
+        assert [ports[port["targetPort"]] for port in service["spec"]["ports"]] == [
+            port["port"] for port in service["spec"]["ports"]
+        ]
+
+
+def test_images_are_targets_of_the_dockerfile(found: tuple[Object, ...]) -> None:
+    targets = {line.split()[-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("FROM ")}
+    own = {image_of(pod) for name, pod in pods(found).items() if "redis" not in name and "postgres" not in name}
+    assert {name.removeprefix("loramill-") for name in own} <= targets
+
+
+def test_production_scales_and_keeps_its_data_elsewhere() -> None:
+    found = rendered("values.prod.yaml")
+    kinds = {one["kind"] for one in found}
+    assert {"HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget", "Ingress", "ServiceMonitor"} <= kinds
+    assert "StatefulSet" not in kinds
+    gpu = pods(found)["loramill-worker-gpu"]
+    assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert gpu["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    scaled = next(one for one in found if one["kind"] == "ScaledObject")
+    assert {trigger["type"] for trigger in scaled["spec"]["triggers"]} == {"redis", "prometheus"}
+    assert "replicas" not in next(
+        one["spec"] for one in found if one["kind"] == "Deployment" and one["metadata"]["name"] == "loramill-worker"
+    )
+
+
+def test_the_scaler_looks_at_the_queue_that_loramill_uses() -> None:
+    from loramill.tasks.celery_app import QUEUE
+
+    scaled = next(one for one in rendered("values.prod.yaml") if one["kind"] == "ScaledObject")
+    queue: dict[str, Any] = scaled["spec"]["triggers"][0]["metadata"]
+    assert queue["listName"] == QUEUE
+
+
+def test_names_stay_the_same_for_helm_and_kubectl() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    project = (Path(ROOT) / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{chart["appVersion"]}"' in project
