@@ -13,6 +13,7 @@ from loramill.ui.plain import visible
 from loramill.ui.texts import t
 
 HEIGHT = 240
+LEAST_SPAN = 0.05
 SERIES, X, Y = "series", "x", "y"
 
 Points = Sequence[Sequence[float]]
@@ -28,14 +29,14 @@ def draw_lines(
         return
     frame = pd.DataFrame(rows, columns=[SERIES, X, Y])
     names = list(dict.fromkeys(frame[SERIES]))
-    legend = alt.Legend(title=None, orient="top", labelLimit=320, columns=3) if len(names) > 1 else None
+    legend = alt.Legend(title=None, orient="bottom", labelLimit=340, columns=2, symbolType="stroke")
     line = (
         alt.Chart(frame)
         .mark_line(point={"size": 26} if len(frame) < 60 * len(names) else False, strokeWidth=2)
         .encode(
             x=alt.X(X, type="quantitative", title=x, axis=alt.Axis(tickCount=8, format="~s")),
-            y=alt.Y(Y, type="quantitative", title=y, scale=alt.Scale(zero=from_zero), axis=alt.Axis(tickCount=5)),
-            color=alt.Color(SERIES, type="nominal", sort=names, legend=legend),
+            y=alt.Y(Y, type="quantitative", title=y, scale=_y_scale(frame[Y], from_zero), axis=alt.Axis(tickCount=5)),
+            color=alt.Color(SERIES, type="nominal", sort=names, legend=legend if len(names) > 1 else None),
             tooltip=[
                 alt.Tooltip(SERIES, type="nominal", title=t("chart.run")),
                 alt.Tooltip(X, type="quantitative", title=x),
@@ -45,6 +46,16 @@ def draw_lines(
         .properties(height=height)
     )
     st.altair_chart(line, width="stretch", key=key)
+
+
+def _y_scale(values: pd.Series, from_zero: bool) -> alt.Scale:
+    """Not so narrow that noise looks like a cliff: an axis spans a twentieth of its greatest value at least."""
+    low, high = float(values.min()), float(values.max())
+    if from_zero or high - low >= abs(high) * LEAST_SPAN:
+        return alt.Scale(zero=from_zero)
+    half = max(abs(high) * LEAST_SPAN / 2, 1e-9)
+    middle = (low + high) / 2
+    return alt.Scale(domain=[middle - half, middle + half], nice=True)
 
 
 def draw_bars(values: Mapping[str, float], *, x: str, y: str, key: str, height: int = HEIGHT) -> None:
@@ -61,7 +72,7 @@ def draw_bars(values: Mapping[str, float], *, x: str, y: str, key: str, height: 
                 alt.Tooltip(Y, type="quantitative", title=y, format=".5g"),
             ],
         )
-        .properties(height=max(60, min(height, 40 + 34 * len(frame))))
+        .properties(height=min(height, 84 + 30 * len(frame)))
     )
     st.altair_chart(chart, width="stretch", key=key)
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import streamlit as st
 from annotated_types import Ge, Le
+from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from loramill.config.keys import iter_keys, set_key
 from loramill.config.schema import ExperimentConfig
-from loramill.ui.parts import Markup
 from loramill.ui.plain import isolated
-from loramill.ui.texts import t
+from loramill.ui.texts import has_text, t
 
 FIELDS: dict[str, FieldInfo] = dict(iter_keys(ExperimentConfig))
 ESSENTIAL = (
@@ -74,13 +74,24 @@ def fill(values: Mapping[str, Any]) -> None:
 def draw_field(key: str, problems: Problems, suggestions: list[str] | None = None) -> None:
     """One key with what is wrong with it below."""
     name = state_key(key)
-    label, about = t(f"field.{key}"), f"{t(f'about.{key}')}  \n`{key}`"
+    label, about = name_key(key), f"{about_key(key)}  \n`{key}`"
     if suggestions is not None:
         _choose_or_type(name, label, about, suggestions)
     else:
         _by_type(key, name, label, about)
     if key in problems:
         st.html(Markup('<div class="lm-field" role="alert">{}</div>').format(isolated(problems[key])))
+
+
+def name_key(key: str) -> str:
+    text = f"field.{key}"
+    return t(text) if has_text(text) else key.rpartition(".")[2].replace("_", " ")
+
+
+def about_key(key: str) -> str:
+    """What a key does: the schema says it in English."""
+    text = f"about.{key}"
+    return t(text) if has_text(text) else FIELDS[key].description or ""
 
 
 def read_values() -> dict[str, Any]:
@@ -159,8 +170,8 @@ def _to_widget(key: str, value: Any) -> Any:
     kinds = _kinds(FIELDS[key].annotation)
     if kinds == {Literal, bool}:
         return str(value).lower()
-    if kinds == {Literal, list}:
-        return value if isinstance(value, str) else ", ".join(value or [AUTO])
+    if list in kinds and isinstance(value, list) and _options(key) is None:
+        return ", ".join(map(str, value))
     if float in kinds and value is not None:
         return float(value)
     return value
@@ -170,9 +181,16 @@ def _from_widget(key: str, shown: Any) -> Any:
     kinds = _kinds(FIELDS[key].annotation)
     if kinds == {Literal, bool}:
         return WORDS.get(shown, AUTO)
-    if kinds == {Literal, list}:
-        names = [part.strip() for part in (shown or AUTO).split(",") if part.strip()]
-        return AUTO if names in ([AUTO], []) else names
+    if list in kinds and _options(key) is None:
+        return _read_list(shown or "", absent=AUTO if Literal in kinds else None)
     if isinstance(shown, float) and shown.is_integer():
         return int(shown)
     return None if shown == "" else shown
+
+
+def _read_list(text: str, *, absent: str | None) -> list[str | int] | str | None:
+    """Words and whole numbers between commas."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if parts in ([], [AUTO]):
+        return absent
+    return [int(part) if part.isdecimal() else part for part in parts]

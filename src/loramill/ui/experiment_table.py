@@ -28,7 +28,7 @@ def draw_table(
     number = st.column_config.NumberColumn(format="%.4f", width="small")
     columns: dict[str, Any] = {
         t("column.accuracy"): number,
-        t("column.runtime"): st.column_config.NumberColumn(format="%.1f s", width="small"),
+        t("column.runtime"): st.column_config.NumberColumn(format="%.1f s", width=110),
         t("column.created"): st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", width="medium"),
         **{visible(name): number for name in extra},
     }
@@ -39,6 +39,7 @@ def draw_table(
         on_select="rerun",
         selection_mode="multi-row",
         key=key,
+        placeholder="",
         column_config=columns,
         alt=t("experiments.title"),
     )

@@ -48,7 +48,12 @@ def users() -> None:
         for person in people
     ]
     created = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
-    st.dataframe(pd.DataFrame(table), hide_index=True, column_config={t("column.created"): created})
+    st.dataframe(
+        pd.DataFrame(table),
+        hide_index=True,
+        column_config={t("column.created"): created},
+        placeholder=t("quota.default"),
+    )
     st.caption(t("quota.empty_means_default"))
     left, right = st.columns(2)
     with left.container(border=True):

@@ -52,7 +52,7 @@ def draw() -> None:
 
 def filters() -> dict[str, Any]:
     """The filter as the API takes it; every field is in the address."""
-    first = st.columns([2.2, 1.2, 1.6, 1.1, 1.1])
+    first = st.columns([2.2, 1.2, 1.6, 1.1, 1.1], vertical_alignment="bottom")
     name = first[0].text_input(t("filter.name"), key="name", bind="query-params", icon=":material/search:")
     status = first[1].selectbox(
         t("filter.status"), STATUSES, index=None, key="status", bind="query-params", placeholder=t("filter.any"),

@@ -60,10 +60,7 @@ def start_form(presets: dict[str, Any]) -> None:
 
 
 def remember() -> None:
-    """So that a reload shows the form as it was; and so that widgets keep what they say on other pages."""
-    for key in FIELDS:
-        if state_key(key) in st.session_state:
-            st.session_state[state_key(key)] = st.session_state[state_key(key)]
+    """So that the form is as it was after a reload, and after a visit to another page."""
     values = read_values()
     if values != me().draft:
         st.session_state.pop(SUBMIT_KEY, None)
