@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loramill.data.suspects import class_thresholds, precision_at, rank_by_loss, rank_suspects
+from loramill.data.suspects import blend, class_thresholds, precision_at, rank_by_loss, rank_suspects
 
 
 def noisy_problem(
@@ -30,6 +30,37 @@ def test_planted_errors_rank_first(seed: int) -> None:
     k = int(wrong.sum())
     assert precision_at(ranking.rows, wrong, k) > 0.6
     assert precision_at(ranking.rows, wrong, k) > precision_at(rank_by_loss(probabilities, labels), wrong, k)
+
+
+def test_two_opinions_find_more_than_either() -> None:
+    first, labels, wrong = noisy_problem(3, classes=2)
+    truth = np.where(wrong, 1 - labels, labels)
+    random = np.random.RandomState(4)
+    second = random.normal(0, 1, (len(labels), 2))
+    second[np.arange(len(labels)), truth] += 1.5
+    blended = blend([np.log(first), 30 * second], labels)  # the second one is far too sure of itself
+    assert np.allclose(blended.sum(axis=1), 1)
+    k = int(wrong.sum())
+    found = [precision_at(rank_suspects(one, labels).rows, wrong, k) for one in (blended, first, softmax(second))]
+    assert found[0] > max(found[1:]) + 0.05
+    assert log_loss(blended, labels) < min(log_loss(first, labels), log_loss(softmax(second), labels))
+
+
+def test_an_opinion_that_is_noise_or_the_contrary_is_left_out() -> None:
+    chances, labels, _ = noisy_problem(5, classes=3)
+    noise = np.random.RandomState(6).normal(0, 5, chances.shape)
+    alone = blend([np.log(chances)], labels)
+    assert np.abs(blend([np.log(chances), noise], labels) - alone).max() < 0.05
+    assert log_loss(blend([np.log(chances), -np.log(chances) + noise], labels), labels) < log_loss(chances, labels)
+    assert np.isfinite(blend([np.zeros((4, 2)), np.zeros((4, 2))], np.asarray([0, 1, 0, 1]))).all()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+
+
+def log_loss(chances: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(chances[np.arange(len(labels)), labels]).mean())
 
 
 def test_every_row_is_ranked_once_with_its_values() -> None:

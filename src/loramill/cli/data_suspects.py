@@ -29,8 +29,8 @@ def suspects(
 ) -> None:
     """Rank the rows that a run trained on by how probably their label is wrong.
 
-    Trains one adapter for each fold, side by side, and lets each judge the rows that it did not see (confident
-    learning). That takes about as long as ``folds - 1`` runs.
+    Trains one adapter for each fold, side by side, and lets each judge the rows that it did not see; what the words
+    alone say (naive Bayes) is a second opinion. That takes about as long as ``folds - 1`` runs.
     """
     settings = Settings.load()
     config = recorded_config(ExperimentFolder.open(settings.results_folder, experiment_id))

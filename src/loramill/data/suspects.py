@@ -2,11 +2,12 @@
 
 Northcutt, Jiang, Chuang (2021): Confident learning, estimating uncertainty in dataset labels. Journal of Artificial
 Intelligence Research 70, arXiv:1911.00068. The probabilities must come from models that did not train on the row: a
-model that did has learned its wrong label.
+model that did has learned its wrong label. Two different kinds of model, blended, find more than either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 Probabilities = NDArray[np.float32] | NDArray[np.float64]
 Labels = NDArray[np.int64]
+NEWTON_STEPS = 30
+RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,40 @@ def rank_suspects(probabilities: Probabilities, labels: Labels) -> Suspects:
     order = np.argsort(scores, kind="stable")
     is_issue = _off_diagonal(confidence, labels)
     return Suspects(order, scores[order], others.argmax(axis=1)[order], is_issue[order])
+
+
+def blend(views: Sequence[NDArray[np.float64]], labels: Labels) -> NDArray[np.float64]:
+    """One opinion from several: their product, each to the power that makes the given labels likeliest.
+
+    Stacking (Wolpert 1992, Stacked generalization) with one weight a view. It also takes back what a view exaggerates:
+    naive Bayes is far too sure of itself.
+
+    Args:
+        views: out-of-fold log-probabilities, or logits, ``[rows, classes]`` each.
+
+    Returns:
+        Probabilities ``[rows, classes]``.
+    """
+    scores = np.stack([view - view.mean(axis=1, keepdims=True) for view in views])  # [views, rows, classes]
+    given = scores[:, np.arange(len(labels)), labels]
+    weights = np.full(len(views), 1.0 / len(views) / max(1e-9, float(scores.std())))
+    for _ in range(NEWTON_STEPS):
+        chances = _softmax(np.tensordot(weights, scores, 1))
+        expected = (scores * chances).sum(axis=2)
+        gradient = (expected - given).mean(axis=1)
+        centred = scores - expected[:, :, None]
+        curvature = np.einsum("vrc,urc,rc->vu", centred, centred, chances) / len(labels)
+        step = np.linalg.solve(curvature + RIDGE * np.eye(len(views)), gradient)
+        weights = weights - step
+        if np.abs(step).max() < RIDGE:
+            break
+    return _softmax(np.tensordot(np.maximum(weights, 0.0), scores, 1))
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    normalised: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def rank_by_loss(probabilities: Probabilities, labels: Labels) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What models that never saw a row say of it: k adapters on one base, each trained without one fold."""
+"""What models that never saw a row say of it: k adapters on one base, and word counts, each without one fold."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 
 from loramill.config.schema import ExperimentConfig
+from loramill.data.naive_bayes import token_features, word_log_likelihoods
 from loramill.data.prepare import PreparedData
+from loramill.data.suspects import blend
 from loramill.engine.bank import Adapter, AdapterBank
 from loramill.engine.base import FrozenBase
 from loramill.engine.batching import IntArray
-from loramill.engine.losses import probabilities
 from loramill.engine.step import LabelledTokens, predict_logits
 from loramill.errors import LabelError
 from loramill.experiments.folder import ExperimentFolder
@@ -31,9 +32,17 @@ from loramill.training.trial import EventSink, Trial
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Out-of-fold probabilities of the training rows, ``[rows, classes]``, and the rows."""
+    """Out-of-fold opinions of the training rows, and the rows.
 
-    probabilities: npt.NDArray[np.float32]
+    Attributes:
+        by_adapters: probabilities ``[rows, classes]`` of the adapters alone.
+        by_words: log-likelihoods ``[rows, classes]`` of naive Bayes on the tokens.
+        probabilities: both blended, ``[rows, classes]``.
+    """
+
+    by_adapters: npt.NDArray[np.float64]
+    by_words: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float64]
     data: PreparedData
 
 
@@ -62,13 +71,14 @@ def predict_out_of_fold(
         if data.train.problem_type != "single_label_classification":
             raise LabelError("Only rows with a single class each can be mislabelled in this sense.")
         base = stages.load_frozen_base(context, context.compute.dtype)
-        held_out = stratified_folds(data.prepared.train.labels.astype(np.int64), folds, config.training.seed)
+        labels = data.prepared.train.labels.astype(np.int64)
+        held_out = stratified_folds(labels, folds, config.training.seed)
         runs = [_run_without(context, base, data, held_out != fold, fold) for fold in range(folds)]
         bank = AdapterBank(base, [run.trial.adapter for run in runs])
         with PerformanceMonitor(folder.path) as monitor:
             if train_trials(bank, runs, should_stop=should_stop, observer=monitor):
                 return None
-    return OutOfFold(_predict(bank, data.train, held_out), data.prepared)
+    return _opinions(_predict(bank, data.train, held_out), data, labels, held_out)
 
 
 def stratified_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
@@ -100,10 +110,18 @@ def _run_without(
     )
 
 
-def _predict(bank: AdapterBank, train: LabelledTokens, held_out: IntArray) -> npt.NDArray[np.float32]:
-    result = torch.empty(len(train), bank.adapters[0].spec.labels)
+def _opinions(logits: torch.Tensor, data: stages.RunData, labels: IntArray, held_out: IntArray) -> OutOfFold:
+    rows = data.train.rows
+    features = token_features(rows.token_ids, rows.starts)
+    by_words = word_log_likelihoods(features, labels, held_out, classes=logits.shape[1])
+    logarithms = torch.log_softmax(logits.double(), dim=1).numpy()
+    return OutOfFold(np.exp(logarithms), by_words, blend([logarithms, by_words], labels), data.prepared)
+
+
+def _predict(bank: AdapterBank, train: LabelledTokens, held_out: IntArray) -> torch.Tensor:
+    """Logits of every row ``[rows, classes]``, from the adapter that did not train on it."""
+    logits = torch.empty(len(train), bank.adapters[0].spec.labels)
     for fold in range(len(bank.adapters)):
         rows = np.flatnonzero(held_out == fold)
-        logits = predict_logits(bank, fold, train.rows.take(rows)).float()
-        result[torch.from_numpy(rows)] = probabilities(logits, train.problem_type)
-    return result.numpy()
+        logits[torch.from_numpy(rows)] = predict_logits(bank, fold, train.rows.take(rows)).float()
+    return logits
