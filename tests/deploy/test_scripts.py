@@ -1,0 +1,205 @@
+"""The scripts behind ``make start-services`` and ``make k8s-*``: what they ask kubectl for, and what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deployment_files import ROOT, SECRETS, run, tool
+
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT)) for folder in ("deploy", "k8s", "tests") for path in (ROOT / folder).rglob("*.sh")
+)
+BASICS = ("bash", "sh", "make", "awk", "sed", "grep", "od", "tr", "cat", "dirname", "env", "cp", "mv", "tail")
+
+RECORDER = """#!/bin/sh
+echo "$(basename "$0") $*" >>"$RECORD"
+case "$*" in
+    *"get secret"*) [ -e "$HAS_SECRET" ] ;;
+    "config current-context") echo nowhere ;;
+    *"create secret"*) cat >"$HAS_SECRET" ;;
+esac
+"""
+"""Stands for kubectl and helm, which would need a cluster: it writes down what it was asked for."""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A machine with a shell and make, and nothing else."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in BASICS:
+        found = shutil.which(name)
+        assert found, name
+        (folder / name).symlink_to(found)
+    return {"PATH": str(folder), "HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def cluster(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A machine that has kubectl and helm, too."""
+    for name in ("kubectl", "helm"):
+        (tmp_path / "bin" / name).write_text(RECORDER)
+        (tmp_path / "bin" / name).chmod(0o755)
+    basename = shutil.which("basename")
+    assert basename
+    (tmp_path / "bin" / "basename").symlink_to(basename)
+    return {**environment, "RECORD": str(tmp_path / "record"), "HAS_SECRET": str(tmp_path / "secret")}
+
+
+def asked(environment: dict[str, str]) -> list[str]:
+    record = Path(environment["RECORD"])
+    return [line for line in record.read_text().splitlines() if "version" not in line] if record.exists() else []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_shellcheck_has_no_complaint(script: str) -> None:
+    done = run(tool("shellcheck"), script)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert os.access(ROOT / script, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    "target", ["start-services", "stop-services", "restart-services", "logs-services", "docker-build"]
+)
+def test_without_docker_one_line_says_so(target: str, environment: dict[str, str]) -> None:
+    done = run("make", target, env=environment)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].startswith("docker is not installed")
+
+
+@pytest.mark.parametrize("target", ["start-services", "docker-build"])
+def test_without_an_engine_one_line_says_so(target: str, environment: dict[str, str]) -> None:
+    docker = Path(environment["PATH"]) / "docker"
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    docker.chmod(0o755)
+    done = run("make", target, env=environment)
+    assert done.returncode != 0
+    assert "its engine does not answer" in done.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "target", ["setup", "deploy", "quick-deploy", "port-forward", "dashboard", "status", "restart", "cleanup"]
+)
+def test_without_kubectl_one_line_says_so(target: str, environment: dict[str, str]) -> None:
+    done = run("make", f"k8s-{target}", env=environment)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].startswith("kubectl is not installed")
+
+
+def test_without_docker_no_image_is_built_for_a_cluster(environment: dict[str, str]) -> None:
+    assert run("make", "k8s-build", env=environment).stderr.startswith("docker is not installed")
+
+
+def test_without_a_cluster_one_line_says_so(environment: dict[str, str], tmp_path: Path) -> None:
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.write_text("#!/bin/sh\nexit 1\n")
+    kubectl.chmod(0o755)
+    done = run("make", "k8s-status", env=environment)
+    assert done.stderr.startswith("kubectl reaches no cluster (context: none)")
+
+
+def test_without_helm_values_are_refused(cluster: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "bin" / "helm").unlink()
+    Path(cluster["HAS_SECRET"]).touch()
+    done = run("make", "k8s-deploy", "values=k8s/chart/values.prod.yaml", env=cluster)
+    assert done.returncode != 0
+    assert done.stderr.startswith("helm is not installed")
+
+
+def test_setup_makes_a_secret_once(cluster: dict[str, str]) -> None:
+    run("make", "k8s-setup", env=cluster, check=True)
+    lines = dict(line.split("=", 1) for line in Path(cluster["HAS_SECRET"]).read_text().splitlines())
+    assert len(set(lines.values())) == len(lines) == 8
+    assert all(re.search(r"[0-9a-f]{64}", value) for value in lines.values())
+    assert lines["REDIS_PASSWORD"] in lines["REDIS_URL"]
+    assert lines["POSTGRES_PASSWORD"] in lines["DATABASE_URL"]
+    assert not [line for line in asked(cluster) if lines["JWT_SECRET"] in line]  # no process list shows it
+    assert "stays as it is" in run("make", "k8s-setup", env=cluster, check=True).stdout
+    assert len([line for line in asked(cluster) if "create secret" in line]) == 1
+
+
+def test_deploy_applies_the_manifests_and_waits(cluster: dict[str, str]) -> None:
+    Path(cluster["HAS_SECRET"]).touch()
+    run("make", "k8s-deploy", env=cluster, check=True)
+    commands = asked(cluster)
+    assert "kubectl apply -k k8s/manifests" in commands
+    assert len([line for line in commands if "rollout status" in line]) == 6
+
+
+def test_deploy_needs_the_secret(cluster: dict[str, str]) -> None:
+    done = run("make", "k8s-deploy", env=cluster)
+    assert done.returncode != 0
+    assert "make k8s-setup" in done.stderr
+    assert "kubectl apply" not in "\n".join(asked(cluster))
+
+
+def test_deploy_with_values_installs_the_chart(cluster: dict[str, str]) -> None:
+    Path(cluster["HAS_SECRET"]).touch()
+    run("make", "k8s-deploy", "values=k8s/chart/values.prod.yaml", env={**cluster, "IMAGE_TAG": "1.2"}, check=True)
+    (command,) = [line for line in asked(cluster) if line.startswith("helm")]
+    assert "upgrade --install loramill k8s/chart --namespace loramill" in command
+    assert "--values k8s/chart/values.prod.yaml --set-string image.tag=1.2 --wait" in command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["k8s-logs", "service=worker"], "logs --selector app.kubernetes.io/component=worker"),
+        (["k8s-logs", "service=api", "follow=1"], "--follow"),
+        (["k8s-scale", "service=worker", "replicas=3"], "scale deployment/loramill-worker --replicas 3"),
+        (["k8s-restart", "service=redis"], "rollout restart statefulset/loramill-redis"),
+        (["k8s-restart"], "rollout restart deployment --selector app.kubernetes.io/part-of=loramill"),
+        (["k8s-status"], "get deployments,statefulsets,jobs,pods"),
+        (["k8s-cleanup", "data=delete"], "delete namespace loramill"),
+    ],
+)
+def test_a_target_asks_for_what_it_says(arguments: list[str], command: str, cluster: dict[str, str]) -> None:
+    run("make", *arguments, env=cluster, check=True)
+    assert command in "\n".join(asked(cluster))
+
+
+def test_cleanup_keeps_the_data(cluster: dict[str, str]) -> None:
+    (Path(cluster["PATH"]) / "helm").unlink()
+    assert "still there" in run("make", "k8s-cleanup", env=cluster, check=True).stdout
+    kinds = "\n".join(asked(cluster))
+    assert "delete deployments" in kinds
+    assert not re.search("namespace loramill$|persistentvolumeclaim|secret", kinds, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["k8s-logs"], "Name a service"),
+        (["k8s-logs", "service=wrker"], "Name a service"),
+        (["k8s-scale", "service=worker"], "replicas=3"),
+        (["k8s-scale", "service=worker", "replicas=many"], "replicas=3"),
+        (["k8s-scale", "service=postgres", "replicas=2"], "keeps state"),
+    ],
+)
+def test_wrong_use_is_refused_before_the_cluster_is_asked(
+    arguments: list[str], says: str, cluster: dict[str, str]
+) -> None:
+    done = run("make", *arguments, env=cluster)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert asked(cluster) == []
+
+
+def test_secrets_are_random_complete_and_made_once(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("API_PORT=8000\nJWT_SECRET=mine\nREDIS_PASSWORD=\n")
+    assert "JWT_SECRET" not in run("deploy/make-secrets.sh", str(file), check=True).stdout
+    lines = file.read_text().splitlines()
+    values = dict(line.split("=", 1) for line in lines)
+    assert (values["API_PORT"], values["JWT_SECRET"], len(lines)) == ("8000", "mine", len(SECRETS) + 2)
+    random = [values[name] for name in SECRETS if name != "JWT_SECRET"]
+    assert len(set(random)) == len(random)
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in random)
+    assert file.stat().st_mode & 0o077 == 0
+    assert run("deploy/make-secrets.sh", str(file), check=True).stdout == ""
+    assert file.read_text().splitlines() == lines
