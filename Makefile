@@ -204,10 +204,10 @@ test-deploy: $(VENV)/.installed-dev ## Check all deployment files; build and sta
 # Developing
 
 test: $(VENV)/.installed-dev ## Run all tests but the long fault tests.
-	@$(BIN)/pytest -m "not faults" $(TEST_ARGS)
+	@$(BIN)/pytest -m "not faults and not containers" $(TEST_ARGS)
 
 test-v: $(VENV)/.installed-dev ## Run all tests, and name each.
-	@$(BIN)/pytest --verbose --verbose -m "not faults" $(TEST_ARGS)
+	@$(BIN)/pytest --verbose --verbose -m "not faults and not containers" $(TEST_ARGS)
 
 test-faults: $(VENV)/.installed-dev ## Kill processes and fill disks, again and again (20 minutes).
 	@$(BIN)/pytest -m faults $(TEST_ARGS)

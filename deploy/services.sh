@@ -39,13 +39,14 @@ image() {
 # the Dockerfile.
 build() {
     require_docker
-    local name arguments=() wheelhouse=${WHEELHOUSE:-}
+    local name arguments=() wheelhouse
+    wheelhouse=$(setting WHEELHOUSE scratch)
     if [ -d "$wheelhouse" ]; then
         echo "Making the image loramill-wheelhouse of the folder $wheelhouse"
         tar -C "$wheelhouse" -c . | docker import - loramill-wheelhouse:latest >/dev/null
         wheelhouse=loramill-wheelhouse:latest
     fi
-    [ -z "$wheelhouse" ] || arguments+=(--build-arg "WHEELHOUSE=$wheelhouse")
+    arguments+=(--build-arg "WHEELHOUSE=$wheelhouse")
     for name in PYTHON_IMAGE TORCH_CPU_INDEX TORCH_CUDA_INDEX SAMPLES PIP_NO_INDEX; do
         [ -z "${!name+set}" ] || arguments+=(--build-arg "$name=${!name}")
     done

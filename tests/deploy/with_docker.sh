@@ -49,18 +49,30 @@ end_engine() {
     [ -n "$kept" ] || rm -rf "$folder"
 }
 
-import_image() { # NAME PACKAGES COMMAND-IN-ROOT
-    /usr/bin/docker image inspect "$1" >/dev/null 2>&1 && return
-    echo "Making a stand-in for $1 of Debian packages"
-    local root=$folder/root
+import_image() { # NAME
+    rm -rf "$root"/var/cache/apt/archives/*.deb
+    tar -C "$root" -c . | /usr/bin/docker import - "$1" >/dev/null
+}
+
+# One Debian for both: redis is added to what Python has.
+make_base_images() {
+    /usr/bin/docker image inspect python:3.11-slim redis:7-alpine >/dev/null 2>&1 && return
+    echo "Making stand-ins for python:3.11-slim and redis:7-alpine of Debian packages"
+    root=$folder/root
     rm -rf "$root"
-    debootstrap --variant=minbase --include="$2" bookworm "$root" >"$folder/debootstrap.log" ||
-        { tail -n 20 "$folder/debootstrap.log"; exit 1; }
+    debootstrap --variant=minbase --include=ca-certificates,netbase,tzdata,python3.11,python3-pip,python3-venv \
+        bookworm "$root" >"$folder/debootstrap.log" || { tail -n 20 "$folder/debootstrap.log"; exit 1; }
+    ln -sf python3.11 "$root/usr/bin/python"
     cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
-    (cd "$root" && eval "$3")
-    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-    tar -C "$root" -c . | /usr/bin/docker import - "$1" >/dev/null
+    import_image python:3.11-slim
+    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # installing a server does not start it
+    chmod +x "$root/usr/sbin/policy-rc.d"
+    cp /etc/resolv.conf "$root/etc/"
+    DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq --no-install-recommends redis-server >/dev/null
+    mkdir -p "$root/data"
+    chown 999:1000 "$root/data" # as in the official image
+    import_image redis:7-alpine
     rm -rf "$root"
 }
 
@@ -68,6 +80,5 @@ install_engine
 ln -sf /usr/bin/docker "$folder/bin/docker" # another client in PATH may want plugins that Debian does not have
 start_engine
 trap end_engine EXIT
-import_image python:3.11-slim ca-certificates,netbase,tzdata,python3.11,python3-venv,python3-pip 'ln -sf python3.11 usr/bin/python'
-import_image redis:7-alpine ca-certificates,redis-server,tzdata 'mkdir -p data && chown 999:1000 data'
+make_base_images
 PATH=$folder/bin:$PATH "$@"
