@@ -60,6 +60,29 @@ class LoraConfig(Section):
     loraplus_lr_ratio: float = Field(
         1.0, gt=0, description="Learning rate of B over that of A (LoRA+, arXiv:2402.12354); 1 is plain LoRA."
     )
+    layers_to_transform: list[Annotated[int, Field(ge=0, lt=1000)]] | None = Field(
+        None,
+        description="Encoder layers that get an adapter, from 0; all if absent. Below the first nothing is learned.",
+    )
+    init_lora_weights: Literal["default", "pissa"] = Field(
+        "default", description="How A and B start: default (B zero) or pissa (principal parts, arXiv:2404.02948)."
+    )
+    use_dora: bool = Field(
+        False, description="DoRA (arXiv:2402.09353): magnitude and direction apart; computed by PEFT, slower."
+    )
+
+    @field_validator("layers_to_transform")
+    @classmethod
+    def _at_least_one_layer(cls, value: list[int] | None) -> list[int] | None:
+        if value == []:
+            raise ValueError("name at least one layer, or leave it out")
+        return value
+
+    @model_validator(mode="after")
+    def _one_method(self) -> LoraConfig:
+        if self.use_dora and self.init_lora_weights != "default":
+            raise ValueError("use_dora and init_lora_weights: pissa cannot be had together")
+        return self
 
     @field_validator("target_modules")
     @classmethod
@@ -130,6 +153,9 @@ class TrainingConfig(Section):
     metric_for_best_model: str = Field("accuracy", description="Evaluation metric that chooses the best checkpoint.")
     early_stopping_patience: int | None = Field(
         None, ge=1, description="Stop after so many evaluations without a better metric."
+    )
+    base_dropout: bool = Field(
+        False, description="Keep the dropout of the frozen base while training; slower, as its own module computes it."
     )
     report_to: list[Literal["mlflow", "tensorboard", "wandb"]] = Field(
         default_factory=list, description="Trackers that receive the metrics as well."

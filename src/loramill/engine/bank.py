@@ -15,6 +15,7 @@ from loramill.engine.adapted_linear import LowRankUpdate, adapted_linear
 from loramill.engine.base import FrozenBase, Linear
 from loramill.engine.batching import Segment
 from loramill.engine.families import Activation, Architecture, Site
+from loramill.engine.pissa import copy_both_halves, start_from_principal_parts
 
 Group = Literal["qkv", "attention_output", "up", "down"]
 GROUPS: Mapping[Group, tuple[Site, ...]] = {
@@ -24,6 +25,7 @@ GROUPS: Mapping[Group, tuple[Site, ...]] = {
     "down": ("down",),
 }
 """Sites that read the same input; their A matrices are one matrix."""
+Initialisation = Literal["default", "pissa"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class AdapterSpec:
         labels: width of the logits.
         seed: decides the initial values.
         b_rate_ratio: learning rate of B over that of A (LoRA+, arXiv:2402.12354).
+        layers: adapted encoder layers, ascending; ``None`` means all.
+        init: ``pissa`` starts from the principal part of each weight, see ``engine.pissa``.
+        modules, dora: what an adapter of a Transformers module is (``engine.module_base``); empty on the fast path.
     """
 
     rank: int
@@ -47,6 +52,10 @@ class AdapterSpec:
     seed: int
     rank_stabilised: bool = False
     b_rate_ratio: float = 1.0
+    layers: tuple[int, ...] | None = None
+    init: Initialisation = "default"
+    modules: tuple[str, ...] = ()
+    dora: bool = False
 
     @property
     def scale(self) -> float:
@@ -60,10 +69,33 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class LowRankPair:
-    """A of all adapted sites of an input group ``[sites * rank, in]``, and their B ``[sites, out, rank]``."""
+    """A of all adapted sites of an input group ``[sites * rank, in]``, and their B ``[sites, out, rank]``.
+
+    Attributes:
+        start: the A and B that a PiSSA adapter started from; its update is ``B A - B_start A_start``, so that the base
+            stays as it is for everybody else.
+    """
 
     lora_a: Tensor
     lora_b: Tensor
+    start: tuple[Tensor, Tensor] | None = None
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """A and B of all sites."""
+        return self.of_sites(0, len(self.lora_b))
+
+    def of_sites(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """A and B of some of the sites, as the forward pass and PEFT's files have them: a start doubles the rank."""
+        rank = self.lora_b.shape[2]
+        whole = last - first == len(self.lora_b)
+        lora_a = self.lora_a if whole else self.lora_a[first * rank : last * rank]
+        lora_b = self.lora_b if whole else self.lora_b[first:last]
+        if self.start is None:
+            return lora_a, lora_b
+        start_a, start_b = self.start[0][first * rank : last * rank], self.start[1][first:last]
+        shape = (last - first, rank, -1)
+        beside = torch.cat([lora_a.view(shape), start_a.view(shape)], 1).view(2 * rank * (last - first), -1)
+        return beside, torch.cat([lora_b, -start_b], 2)
 
 
 @dataclass(frozen=True)
@@ -111,6 +143,30 @@ class Adapter:
         }
         self.ranges = _optimizer_ranges(slots, spec)
         self._initialise(base.architecture.initializer_range)
+        if spec.init == "pissa":
+            self.pairs = start_from_principal_parts(base, spec, self.pairs)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The views of ``values`` that a forward pass reads; each has its part of ``grads``."""
+        pairs = [tensor for pair in self.pairs.values() for tensor in (pair.lora_a, pair.lora_b)]
+        return pairs + [tensor for layer in self.head.values() for tensor in (layer.weight, layer.bias)]
+
+    def copy_from(self, stored: Adapter) -> None:
+        """Take over the values of an adapter of the same kind, as ``peft_format`` reads it.
+
+        Raises:
+            RuntimeError: it has other shapes.
+        """
+        with torch.no_grad():
+            if self.spec.init != "pissa":
+                self.values.copy_(stored.values)
+                return
+            for place, pair in self.pairs.items():
+                copy_both_halves(pair, stored.pairs[place])
+            for path, layer in self.head.items():
+                layer.weight.copy_(stored.head[path].weight)
+                layer.bias.copy_(stored.head[path].bias)
 
     def _initialise(self, head_deviation: float) -> None:
         """Draw as PEFT and Transformers do: A uniform (Kaiming, a = sqrt(5)), B zero, head normal, biases zero.
@@ -128,15 +184,30 @@ class Adapter:
                 layer.weight.copy_(drawn.normal_(0.0, head_deviation, generator=generator))
 
 
-class DropoutStream:
-    """The dropout masks of one adapter for one step, drawn in the order of the forward pass.
+@dataclass(frozen=True)
+class DropoutSeed:
+    """What decides the masks of a step: a resumed run draws the same ones."""
 
-    A step's masks depend on the seed and the step only, so a resumed run draws the same ones.
+    seed: int
+    step: int
+
+
+class DropoutStream:
+    """The dropout masks of one adapter for one forward pass, drawn in its order.
+
+    Args:
+        piece: place of the pass within the step.
     """
 
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)  # the CPU's generator reads 32 bits
+    def __init__(self, seed: DropoutSeed, piece: int, device: torch.device) -> None:
+        entropy = np.random.SeedSequence([seed.seed, seed.step, piece])
+        mixed = entropy.generate_state(1, np.uint64)  # the CPU's generator reads 32 bits
         self._generator = torch.Generator(device).manual_seed(int(mixed[0]))
+
+    def next_seed(self) -> int:
+        """A seed for masks that somebody else draws."""
+        drawn = torch.randint(2**62, (1,), generator=self._generator, device=self._generator.device)
+        return int(drawn)
 
     def mask(self, like: Tensor, probability: float) -> Tensor:
         """0 with the probability, else ``1 / (1 - probability)``; shape and type of ``like``."""
@@ -175,16 +246,18 @@ class AdapterBank:
             chosen = [position for position, site in enumerate(adapted) if site in sites]
             if not chosen:
                 continue
-            pair, rank = adapter.pairs[path, group], adapter.spec.rank
-            whole = len(chosen) == len(adapted)
-            width = pair.lora_b.shape[1]
+            pair = adapter.pairs.get((path, group))
+            if pair is None:  # a layer that is not adapted
+                continue
+            lora_a, lora_b = pair.of_sites(chosen[0], chosen[-1] + 1)
+            width = lora_b.shape[1]
             probability = adapter.spec.dropout
             found.append(
                 LowRankUpdate(
                     first=first,
                     last=last,
-                    lora_a=pair.lora_a if whole else pair.lora_a[chosen[0] * rank : (chosen[-1] + 1) * rank],
-                    lora_b=pair.lora_b if whole else pair.lora_b[chosen[0] : chosen[-1] + 1],
+                    lora_a=lora_a,
+                    lora_b=lora_b,
                     columns=tuple(width * sites.index(adapted[position]) for position in chosen),
                     scale=adapter.spec.scale,
                     dropout_mask=dropout[index].mask(x[first:last], probability)
@@ -245,7 +318,8 @@ class _Slot:
 
 def _adapted_inputs(architecture: Architecture, spec: AdapterSpec) -> Iterator[tuple[str, Group, tuple[Site, ...]]]:
     """(layer path, input group, adapted sites); layers that share their weights share their adapter too."""
-    for path in dict.fromkeys(architecture.layer_path(layer) for layer in range(architecture.layers)):
+    layers = range(architecture.layers) if spec.layers is None else spec.layers
+    for path in dict.fromkeys(architecture.layer_path(layer) for layer in layers):
         for group in GROUPS:
             if sites := spec.group_sites(group):
                 yield path, group, sites

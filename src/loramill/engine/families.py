@@ -185,6 +185,22 @@ FAMILIES: Mapping[str, Family] = {
 }
 """``model_type`` of a Transformers config -> family."""
 
+MODULE = replace(BERT, prefix="", layer="", sites={}, type_embeddings=None, head=(), automatic_targets=())
+"""Of a base whose weights are within its own module (``engine.module_base``)."""
+POSITIONS_AFTER_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "esm",
+    "ibert",
+    "data2vec-text",
+)
+"""Families that count positions from the padding token on, as RoBERTa does."""
+UNLIMITED_POSITIONS = 8192
+"""Longest text of a family with relative positions only: as much as ``data.max_length`` allows."""
+
 
 def read_architecture(config: Mapping[str, object]) -> Architecture:
     """The architecture that a Transformers ``config.json`` describes.
@@ -203,6 +219,36 @@ def read_architecture(config: Mapping[str, object]) -> Architecture:
         return _architecture(config, family, "dim", "n_layers", "n_heads", "hidden_dim", "activation")
     return _architecture(
         config, family, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"
+    )
+
+
+def lacks_fast_path(config: Mapping[str, object]) -> str | None:
+    """Why a model has to run through its own Transformers module, in a sentence; ``None`` when it need not."""
+    try:
+        read_architecture(config)
+    except ModelError as error:
+        return error.message
+    return None
+
+
+def module_architecture(config: Mapping[str, object]) -> Architecture:
+    """What is known of a model that runs through its own module: which it is, and how long its texts may be."""
+    model_type = str(config.get("model_type", "unknown"))
+    offset = int(_number(config, "pad_token_id", 1)) + 1 if model_type in POSITIONS_AFTER_PADDING else 0
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    known = positions if isinstance(positions, int) and positions > 0 else UNLIMITED_POSITIONS
+    return Architecture(
+        family=MODULE,
+        model_type=model_type,
+        hidden_size=0,
+        layers=0,
+        heads=0,
+        intermediate_size=0,
+        activation="none",
+        norm_eps=0.0,
+        max_positions=known - offset,
+        position_offset=offset,
+        initializer_range=0.0,
     )
 
 
@@ -250,6 +296,22 @@ def _refuse_variants(config: Mapping[str, object], model_type: str) -> None:
     groups = (config.get("num_hidden_groups", 1), config.get("inner_group_num", 1))
     if model_type == "albert" and groups != (1, 1):
         raise ModelError("The engine knows ALBERT with one group of shared layers only.")
+
+
+def check_layers(architecture: Architecture, layers: tuple[int, ...] | None) -> None:
+    """
+    Raises:
+        ConfigError: the encoder has no such layer, or its layers share their weights.
+    """
+    if layers is None:
+        return
+    message = None
+    if "{i}" not in architecture.family.layer:
+        message = f"the layers of {architecture.model_type} share their weights, so all are adapted or none"
+    elif layers[-1] >= architecture.layers:
+        message = f"the base has the layers 0 to {architecture.layers - 1}"
+    if message:
+        raise ConfigError([Problem("lora.layers_to_transform", list(layers), message)])
 
 
 def choose_sites(architecture: Architecture, target_modules: str | list[str]) -> tuple[Site, ...]:

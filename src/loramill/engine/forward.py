@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.attention import pooled_attention, self_attention
-from loramill.engine.bank import DropoutStream, Group, HeadWeights, text_rows, token_rows
+from loramill.engine.bank import AdapterBank, DropoutStream, Group, HeadWeights, text_rows, token_rows
 from loramill.engine.base import FrozenBase, LayerWeights, Linear
 from loramill.engine.batching import Batch
 from loramill.engine.families import Activation, Site
+from loramill.engine.module_base import ModuleBase
 
 NO_DROPOUT: Mapping[int, DropoutStream] = {}
 
@@ -52,6 +53,8 @@ def classify(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO
     Args:
         dropout: adapter -> its masks, while training; nothing is dropped without.
     """
+    if isinstance(bank, AdapterBank) and isinstance(bank.base, ModuleBase):
+        return bank.base.module.classify(bank.adapters, batch, dropout, bank.base.architecture.model_type)
     pooled = encode(bank, batch, dropout)
     pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
     layers = bank.base.architecture.family.head
@@ -109,14 +112,11 @@ class _EncoderPass:
 
     def pooled_layer(self, index: int, x: Tensor) -> Tensor:
         """The last layer, for the first tokens only: the heads read no other. Exact; ``[rows, hidden]``."""
-        weights, hidden = self.bank.base.layers[index], self.architecture.hidden_size
-        query_weights = Linear(weights.qkv.weight[:hidden], weights.qkv.bias[:hidden])
-        key_value_weights = Linear(weights.qkv.weight[hidden:], weights.qkv.bias[hidden:])
-        first = x[self.batch.first_tokens]
-        query = self._linear(index, "qkv", ("query",), query_weights, first, self.texts)
-        key_value = self._linear(index, "qkv", ("key", "value"), key_value_weights, x, self.tokens)
+        base, first = self.bank.base, x[self.batch.first_tokens]
+        query = self._linear(index, "qkv", ("query",), base.last_query, first, self.texts)
+        key_value = self._linear(index, "qkv", ("key", "value"), base.last_key_value, x, self.tokens)
         context = pooled_attention(query, key_value, self.batch, self.architecture.heads)
-        return self._after_attention(index, weights, context, first, self.texts)
+        return self._after_attention(index, base.layers[index], context, first, self.texts)
 
     def _after_attention(
         self, index: int, weights: LayerWeights, context: Tensor, x: Tensor, rows: list[tuple[int, int, int]]

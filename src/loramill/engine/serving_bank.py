@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loramill.engine.bank import GROUPS, Adapter, AdapterSpec, DropoutStream, Group, HeadWeights
+from loramill.engine.bank import GROUPS, Adapter, AdapterSpec, DropoutStream, Group, HeadWeights, LowRankPair
 from loramill.engine.base import FrozenBase, LayerWeights, Linear
 from loramill.engine.families import Site
 
@@ -230,9 +230,13 @@ def _every_site(updates: Sequence[PackedUpdates]) -> tuple[Site, ...]:
 
 
 def _pack_updates(base: FrozenBase, adapter: Adapter, group: Group) -> PackedUpdates:
-    pairs = [pair for (_, own), pair in adapter.pairs.items() if own == group]
-    down = torch.stack([pair.lora_a.t() for pair in pairs])
-    up = torch.stack([adapter.spec.scale * pair.lora_b.transpose(1, 2) for pair in pairs])
+    known = {path: pair for (path, own), pair in adapter.pairs.items() if own == group}
+    paths = dict.fromkeys(base.architecture.layer_path(layer) for layer in range(base.architecture.layers))
+    lora_a, lora_b = next(iter(known.values())).whole()
+    empty = LowRankPair(torch.zeros_like(lora_a), torch.zeros_like(lora_b))
+    pairs = [known.get(path, empty).whole() for path in paths]
+    down = torch.stack([lora_a.t() for lora_a, _ in pairs])
+    up = torch.stack([adapter.spec.scale * lora_b.transpose(1, 2) for _, lora_b in pairs])
     return PackedUpdates(down.to(base.dtype), up.to(base.dtype), adapter.spec.group_sites(group))
 
 

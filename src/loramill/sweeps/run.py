@@ -108,11 +108,12 @@ class _Shared:
 
 
 def _groups(trials: Sequence[SweepTrial]) -> list[list[SweepTrial]]:
-    """Trials by what they must share to train together: base model, device and compute type."""
+    """Trials by what they must share to train together: base model and what they need of it, device, compute type."""
     groups: dict[object, list[SweepTrial]] = {}
     for trial in trials:
         training = trial.config.training
-        groups.setdefault((trial.config.model.name, training.device, training.bf16), []).append(trial)
+        needs = stages.needs_of(trial.config)
+        groups.setdefault((trial.config.model.name, needs, training.device, training.bf16), []).append(trial)
     return list(groups.values())
 
 

@@ -17,7 +17,8 @@ from loramill.config.schema import ExperimentConfig
 from loramill.data.naive_bayes import token_features, word_log_likelihoods
 from loramill.data.prepare import PreparedData
 from loramill.data.suspects import blend
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.adapters import new_adapter
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
 from loramill.engine.batching import IntArray
 from loramill.engine.step import LabelledTokens, predict_logits
@@ -99,7 +100,7 @@ def _run_without(
     context: stages.RunContext, base: FrozenBase, data: stages.RunData, kept: npt.NDArray[np.bool_], fold: int
 ) -> TrialRun:
     config = context.config
-    adapter = Adapter(base, stages.adapter_spec(config, base, labels=len(data.prepared.label_names)))
+    adapter = new_adapter(base, stages.adapter_spec(config, base, labels=len(data.prepared.label_names)))
     return TrialRun(
         trial=Trial(config, fold, adapter, data.train.take(np.flatnonzero(kept)), context.emit),
         checkpoints=CheckpointManager(context.folder.artifacts / f"fold-{fold}"),

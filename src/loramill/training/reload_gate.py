@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loramill.base_models import locate_base_model
+from loramill.engine.adapters import BaseNeeds, load_any_base
 from loramill.engine.bank import Adapter, AdapterBank
-from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.base import FrozenBase
 from loramill.engine.batching import TokenRows
 from loramill.engine.model_labels import ModelLabels
-from loramill.engine.peft_format import load_adapter
+from loramill.engine.peft_format import CONFIG_FILE, load_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ReloadMismatchError
@@ -106,13 +107,29 @@ def reload_logits(request: Path, answer: Path) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     folders = [Path(folder) for folder in asked["folders"]]
     files = locate_base_model(ModelLabels.read(folders[0]).base_model)
-    base = load_base(files.config, files.weights, dtype=torch.float32, device=torch.device(asked["device"]))
+    labels = max(1, len(ModelLabels.read(folders[0]).label_names))
+    needs = BaseNeeds.of_saved(json.loads((folders[0] / CONFIG_FILE).read_text(encoding="utf-8")), labels)
+    base = load_any_base(
+        files.config,
+        files.folder,
+        files.weights,
+        dtype=torch.float32,
+        device=torch.device(asked["device"]),
+        needs=needs,
+    )
+    tokenized: dict[bytes, TokenRows] = {}
     logits = {}
     for index, folder in enumerate(folders):
-        max_length = ModelLabels.read(folder).max_length
-        rows = tokenize(load_tokenizer(folder), asked["texts"], asked["pairs"], max_length=max_length)
-        logits[str(index)] = predict_logits(AdapterBank(base, [load_adapter(folder, base)]), 0, rows)
+        kind = (folder / "tokenizer.json").read_bytes() + str(ModelLabels.read(folder).max_length).encode()
+        if kind not in tokenized:
+            tokenized[kind] = _tokenise(folder, asked["texts"], asked["pairs"])
+        logits[str(index)] = predict_logits(AdapterBank(base, [load_adapter(folder, base)]), 0, tokenized[kind])
     save_file(logits, answer)
+
+
+def _tokenise(folder: Path, texts: Sequence[str], pairs: Sequence[str] | None) -> TokenRows:
+    """As the saved model says; trials of a sweep have the same tokenizer, which takes as long to read as a base."""
+    return tokenize(load_tokenizer(folder), texts, pairs, max_length=ModelLabels.read(folder).max_length)
 
 
 if __name__ == "__main__":

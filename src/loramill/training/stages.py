@@ -13,12 +13,14 @@ from loramill.base_models import BaseModelFiles, locate_base_model
 from loramill.config.load import dump_config
 from loramill.config.schema import ExperimentConfig
 from loramill.data.prepare import LabelledRows, PreparedData, prepare_data
+from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter, why_own_module
 from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
-from loramill.engine.base import FrozenBase, load_base
-from loramill.engine.families import choose_sites, read_architecture
+from loramill.engine.base import FrozenBase
+from loramill.engine.families import check_layers, choose_sites, lacks_fast_path, module_architecture, read_architecture
+from loramill.engine.module_base import ModuleBase
 from loramill.engine.step import LabelledTokens
 from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
-from loramill.errors import DataRefusedError, ResumeError
+from loramill.errors import ConfigError, DataRefusedError, Problem, ResumeError
 from loramill.experiments.environment import describe_environment
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training.checkpoint_manager import CheckpointManager
@@ -140,8 +142,17 @@ def require_same_data(folder: ExperimentFolder, prepared: PreparedData) -> None:
 
 
 def load_frozen_base(context: RunContext, dtype: torch.dtype) -> FrozenBase:
+    """The base that the run trains on; one line says so when it is not on the fast path."""
+    files, device, needs = context.files, context.compute.device, needs_of(context.config)
+    if reason := why_own_module(files.config, needs):
+        context.note(f"{reason} Training through the module's own forward, which is slower.")
     with named_memory_errors("loading the base model"):
-        return load_base(context.files.config, context.files.weights, dtype=dtype, device=context.compute.device)
+        return load_any_base(files.config, files.folder, files.weights, dtype=dtype, device=device, needs=needs)
+
+
+def needs_of(config: ExperimentConfig) -> BaseNeeds:
+    """What a run asks of its base beyond plain LoRA."""
+    return BaseNeeds(dora=config.lora.use_dora, base_dropout=config.training.base_dropout)
 
 
 def load_exact_base(context: RunContext, base: FrozenBase) -> FrozenBase:
@@ -152,7 +163,7 @@ def load_exact_base(context: RunContext, base: FrozenBase) -> FrozenBase:
 def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: int = 0) -> TrialRun:
     """A new adapter with its training state, at place ``index`` of the bank."""
     config = context.config
-    adapter = Adapter(base, adapter_spec(config, base, labels=max(1, len(data.prepared.label_names))))
+    adapter = new_adapter(base, adapter_spec(config, base, labels=max(1, len(data.prepared.label_names))))
     context.note(f"Training {adapter.values.numel():,} parameters on {len(data.train):,} rows.")
     return TrialRun(
         trial=Trial(config, index, adapter, data.train, context.emit),
@@ -165,18 +176,32 @@ def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: 
 
 
 def adapter_spec(config: ExperimentConfig, base: FrozenBase, *, labels: int) -> AdapterSpec:
-    """What the ``lora`` section means on this base."""
+    """What the ``lora`` section means on this base.
+
+    Raises:
+        ConfigError: it names modules or layers that the base has not, or what cannot be had on it.
+    """
     lora = config.lora
-    return AdapterSpec(
+    spec = AdapterSpec(
         rank=lora.r,
         alpha=lora.lora_alpha,
-        sites=choose_sites(base.architecture, lora.target_modules),
+        sites=(),
         dropout=lora.lora_dropout,
         labels=labels,
         seed=config.training.seed,
         rank_stabilised=lora.use_rslora,
         b_rate_ratio=lora.loraplus_lr_ratio,
+        layers=tuple(sorted(set(lora.layers_to_transform))) if lora.layers_to_transform else None,
     )
+    if isinstance(base, ModuleBase):
+        if lora.init_lora_weights != "default":
+            message = "PiSSA needs a base with a fast path, and no base_dropout"
+            raise ConfigError([Problem("lora.init_lora_weights", lora.init_lora_weights, message)])
+        modules = () if lora.target_modules == "auto" else tuple(lora.target_modules)
+        return replace(spec, modules=modules, dora=lora.use_dora)
+    check_layers(base.architecture, spec.layers)
+    sites = choose_sites(base.architecture, lora.target_modules)
+    return replace(spec, sites=sites, init=lora.init_lora_weights)
 
 
 def restore(run: TrialRun, base: FrozenBase) -> None:
@@ -219,7 +244,7 @@ def summarise(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> 
         "best_step": progress.best_step,
         "trainable_parameters": run.trial.adapter.values.numel(),
         "stopped_early": progress.stopped_early,
-        "base_dropout": False,
+        "base_dropout": run.trial.config.training.base_dropout,
     }
     return {"train": train, "eval": evaluation.metrics, "system": system}
 
@@ -241,7 +266,9 @@ def save_model(context: RunContext, final: FinalModel, data: RunData) -> None:
 
 def _tokenise(context: RunContext, split: str, rows: LabelledRows, prepared: PreparedData) -> LabelledTokens:
     config = context.config.data
-    max_length = min(config.max_length, read_architecture(context.files.config).max_positions)
+    known = context.files.config
+    architecture = module_architecture(known) if lacks_fast_path(known) else read_architecture(known)
+    max_length = min(config.max_length, architecture.max_positions)
     tokens = tokenize(context.tokenizer, rows.texts, rows.pairs, max_length=max_length)
     if tokens.truncated:
         message = f"{tokens.truncated} of {len(rows)} {split} rows are longer than {max_length} tokens"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -51,6 +50,4 @@ def load_state(folder: Path, base: FrozenBase, trial: Trial) -> None:
 
 def load_values(folder: Path, base: FrozenBase, trial: Trial) -> None:
     """Only the adapter's values of a checkpoint."""
-    stored = load_adapter(folder, base, dtype=trial.adapter.values.dtype)
-    with torch.no_grad():
-        trial.adapter.values.copy_(stored.values)
+    trial.adapter.copy_from(load_adapter(folder, base, dtype=trial.adapter.values.dtype))

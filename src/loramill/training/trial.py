@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from loramill.config.schema import ExperimentConfig, TrainingConfig
-from loramill.engine.bank import Adapter, DropoutStream
+from loramill.engine.bank import Adapter, DropoutSeed
 from loramill.engine.batching import IntArray
 from loramill.engine.optim import AdamW, learning_rate
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
@@ -108,7 +108,8 @@ class Trial:
     def next_batch(self, micro_rows: int) -> AdapterBatch:
         """The rows of the next step; they depend on the seed and the step only."""
         training, step = self.config.training, self.progress.step
-        dropout = DropoutStream(training.seed, step, self.adapter.values.device) if self.adapter.spec.dropout else None
+        drops = self.adapter.spec.dropout > 0 or training.base_dropout
+        dropout = DropoutSeed(training.seed, step) if drops else None
         return AdapterBatch(self.index, self.train, self._rows_of(step), micro_rows, dropout)
 
     def learn(self, result: StepResult) -> None:

@@ -1,0 +1,250 @@
+"""A base that runs through its own Transformers module: the way for every family that has no fast path.
+
+PEFT puts its layers into the module. An adapter is one flat tensor here too, and takes the place of the layers' own
+values for the length of a call: trials share the module, optimizers and checkpoints see no difference, and what is
+saved is PEFT's format under PEFT's names. It is slower than the engine's forward by what padding, PEFT and the module
+cost, and right for whatever ``AutoModelForSequenceClassification`` loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from loramill.engine.bank import Adapter, AdapterSpec, DropoutStream, ParameterRange
+from loramill.engine.base import EmbeddingWeights, FrozenBase
+from loramill.engine.batching import Batch, Segment
+from loramill.engine.families import module_architecture
+from loramill.engine.linear import Linear
+from loramill.engine.module_layers import MethodLayers, PeftHost
+from loramill.errors import ModelError
+
+PADDED_ON_THE_LEFT = ("xlnet",)
+"""Families whose head reads the last place, whether it is padding or not."""
+NOTHING = Linear(torch.empty(0), torch.empty(0))
+NO_EMBEDDINGS = EmbeddingWeights(NOTHING.weight, NOTHING.weight, None, NOTHING, None)
+
+
+@dataclass(frozen=True)
+class ModuleBase(FrozenBase):
+    """A frozen base without weights of the engine's own: they are within the module."""
+
+    module: TransformersModule
+
+    @property
+    def reentrant(self) -> bool:
+        """No: an adapter's values take their places in the one module for the length of a call."""
+        return False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device
+
+
+def load_module_base(
+    config: Mapping[str, object],
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    base_dropout: bool = False,
+    labels: int | None = None,
+) -> ModuleBase:
+    """A base that runs through its own module; the weights are read when the first adapter says how many labels.
+
+    Args:
+        config: the model's ``config.json``.
+        folder: what ``from_pretrained`` takes; nothing in it is executed.
+        dtype: bfloat16 computes under autocast, with weights in float32.
+        base_dropout: keep the module's own dropout while training, as the Transformers Trainer does.
+        labels: width of the logits, where it is known before the first adapter.
+    """
+    module = TransformersModule(folder, dtype, device, base_dropout=base_dropout, labels=labels)
+    return ModuleBase(module_architecture(config), NO_EMBEDDINGS, (), {}, module)
+
+
+class TransformersModule:
+    """The module of a base, and PEFT's layers in it for each kind of adapter."""
+
+    def __init__(
+        self, folder: Path, dtype: torch.dtype, device: torch.device, *, base_dropout: bool, labels: int | None
+    ) -> None:
+        self.folder, self.dtype, self.device = folder, dtype, device
+        self.base_dropout, self.labels = base_dropout, labels
+        self._host: PeftHost | None = None
+
+    def layers(self, spec: AdapterSpec) -> MethodLayers:
+        """PEFT's layers for adapters of this kind, made on first use with the initial values of the spec's seed.
+
+        Raises:
+            ConfigError: the base has no such modules, or PEFT refuses the settings.
+            ModelError: Transformers has no classifier for this model, or cannot load it.
+        """
+        if self._host is None:
+            self.labels = spec.labels
+            self._host = PeftHost(*self._load(spec.labels))
+        return self._host.layers(spec)
+
+    def _load(self, labels: int) -> tuple[nn.Module, list[str]]:
+        """The module in float32 or finer, and the names of the weights that the checkpoint does not carry."""
+        from transformers import AutoModelForSequenceClassification
+
+        precise = torch.promote_types(self.dtype, torch.float32)
+        try:
+            with quiet_transformers():
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    self.folder,
+                    num_labels=labels,
+                    dtype=precise,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"Transformers cannot load {self.folder} as a text classifier: {first}") from error
+        if model.config.pad_token_id is None:  # decoders look for it to find the last token
+            model.config.pad_token_id = model.config.eos_token_id
+        model.config.use_cache = False
+        return model.to(self.device).requires_grad_(False).eval(), sorted(info["missing_keys"])
+
+    def classify(
+        self, adapters: Sequence[Adapter], batch: Batch, dropout: Mapping[int, DropoutStream], model_type: str
+    ) -> list[Tensor]:
+        """Logits of every segment, each ``[rows, labels]`` in float32 (float64 for a float64 base)."""
+        logits = []
+        for segment in batch.segments:
+            adapter = adapters[segment.adapter]
+            if not isinstance(adapter, ModuleAdapter):
+                raise TypeError("the adapters of a module are ModuleAdapters")
+            layers = self.layers(adapter.spec)
+            inputs = padded_inputs(batch, segment, padding=layers.padding_id, left=model_type in PADDED_ON_THE_LEFT)
+            logits.append(self._call(layers, adapter, inputs, dropout.get(segment.adapter)))
+        return logits
+
+    def _call(
+        self, layers: MethodLayers, adapter: ModuleAdapter, inputs: dict[str, Tensor], stream: DropoutStream | None
+    ) -> Tensor:
+        accepted = inspect.signature(layers.classifier.forward).parameters
+        given = {name: value for name, value in inputs.items() if name in accepted}
+        with (
+            layers.active(training=stream is not None, base_dropout=self.base_dropout),
+            self._random(stream),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16),
+        ):
+            output = torch.func.functional_call(layers.model, dict(adapter.tensors), kwargs=given)
+        logits: Tensor = output.logits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    @contextlib.contextmanager
+    def _random(self, stream: DropoutStream | None) -> Iterator[None]:
+        """The module draws its dropout from the global generator; for a call it is seeded by the adapter's stream."""
+        if stream is None:
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(stream.next_seed())
+            yield
+
+
+class ModuleAdapter(Adapter):
+    """An adapter of a module.
+
+    Attributes:
+        tensors: parameter of the module -> view of the flat values.
+        saved_names: the same parameters under the names of PEFT's files.
+    """
+
+    def __init__(self, base: ModuleBase, spec: AdapterSpec, *, dtype: torch.dtype = torch.float32) -> None:
+        layers = base.module.layers(spec)
+        self.spec, self.pairs, self.head = spec, {}, {}
+        parameters = sorted(layers.parameters.items(), key=lambda item: _role(item[0]))
+        size = sum(parameter.numel() for _, parameter in parameters)
+        self.values = torch.empty(size, dtype=dtype, device=base.device)
+        self.grads = torch.zeros_like(self.values)
+        self.tensors: dict[str, Tensor] = {}
+        self.saved_names = layers.saved_names
+        first = 0
+        for name, parameter in parameters:
+            last = first + parameter.numel()
+            self.values[first:last].copy_(parameter.detach().flatten())
+            view = self.values[first:last].view(parameter.shape).detach().requires_grad_()
+            view.grad = self.grads[first:last].view(parameter.shape)
+            self.tensors[name] = view
+            first = last
+        self.ranges = _ranges([(_role(name), parameter.numel()) for name, parameter in parameters], spec)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.tensors.values())
+
+    def saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Views of every saved tensor, by PEFT's names."""
+        return ((saved, self.tensors[name]) for name, saved in self.saved_names.items())
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """That the head is new is no news here, and a bar for one second of loading none either."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def padded_inputs(batch: Batch, segment: Segment, *, padding: int, left: bool) -> dict[str, Tensor]:
+    """One segment's rows as a Transformers model takes them, ``[rows, width]``.
+
+    Token types are left out where all are 0, which is what models without them, and GPT-2, need.
+    """
+    starts = batch.first_tokens[segment.first_row : segment.last_row] - segment.first_token
+    ends = torch.cat([starts[1:], starts.new_tensor([segment.last_token - segment.first_token])])
+    lengths = ends - starts
+    width = int(lengths.max())
+    places = torch.arange(width, device=starts.device)
+    offsets = (width - lengths if left else torch.zeros_like(lengths))[:, None]
+    mask = (places >= offsets) & (places < offsets + lengths[:, None])
+    inputs = {"attention_mask": mask.long()}
+    for name, flat, filler in (("input_ids", batch.token_ids, padding), ("token_type_ids", batch.type_ids, 0)):
+        values = flat[segment.first_token : segment.last_token]
+        if name == "input_ids" or bool(values.any()):
+            inputs[name] = torch.full_like(mask, filler, dtype=torch.long).masked_scatter_(mask, values)
+    return inputs
+
+
+def _role(name: str) -> int:
+    """Optimizer rules by the kind of parameter: 0 weights, 1 LoRA's B, 2 biases and magnitudes, which never decay."""
+    if ".lora_B." in name:
+        return 1
+    return 2 if name.endswith(".bias") or "magnitude" in name else 0
+
+
+def _ranges(sizes: Sequence[tuple[int, int]], spec: AdapterSpec) -> tuple[ParameterRange, ...]:
+    """Neighbours of one role as one range."""
+    ranges: list[ParameterRange] = []
+    first = 0
+    for role in range(3):
+        size = sum(size for kind, size in sizes if kind == role)
+        if size:
+            ratio = spec.b_rate_ratio if role == 1 else 1.0
+            ranges.append(ParameterRange(first, first + size, ratio, decays=role != 2))
+        first += size
+    return tuple(ranges)
