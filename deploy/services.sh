@@ -39,11 +39,13 @@ image() {
 # the Dockerfile.
 build() {
     require_docker
-    local name arguments=() wheelhouse
+    local name arguments=() same=() wheelhouse
     wheelhouse=$(setting WHEELHOUSE scratch)
     if [ -d "$wheelhouse" ]; then
         echo "Making the image loramill-wheelhouse of the folder $wheelhouse"
-        tar -C "$wheelhouse" -c . | docker import - loramill-wheelhouse:latest >/dev/null
+        # The same wheels make the same image, so that what was built with them before is found again.
+        ! tar --version | grep -q GNU || same=(--sort=name --mtime=@0 --owner=0 --group=0)
+        tar -C "$wheelhouse" "${same[@]}" -c . | docker import - loramill-wheelhouse:latest >/dev/null
         wheelhouse=loramill-wheelhouse:latest
     fi
     arguments+=(--build-arg "WHEELHOUSE=$wheelhouse")
