@@ -8,7 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramill.engine.batching import Batch, IntArray, TokenRows, batches_of_tokens, build_batch
+from loramill.engine.batching import (
+    FUSED_WIDTH,
+    SIMILAR,
+    Batch,
+    IntArray,
+    TokenRows,
+    batches_of_tokens,
+    build_batch,
+)
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
@@ -45,51 +53,53 @@ def test_rows_stand_end_to_end_in_the_chosen_order(lengths: list[int], random: o
     assert batch.tokens == sum(lengths[row] for row in chosen)
 
 
-@given(LENGTHS)
-def test_padded_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[int]) -> None:
+@given(LENGTHS, st.booleans())
+def test_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[int], padded: bool) -> None:
     rows = rows_with(lengths)
-    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, padded=True)
+    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, padded=padded)
     places = batch.places
-    assert places is not None
-    assert torch.equal(places.gather[places.scatter], torch.arange(batch.tokens))
-    assert sorted(places.order.tolist()) == list(range(len(lengths)))
-    assert batch.padded_tokens == len(places.gather)
+    gather = torch.arange(batch.tokens) if places is None else places.gather
+    if places is not None:
+        assert torch.equal(places.gather[places.scatter], torch.arange(batch.tokens))
+    order = list(range(len(lengths))) if places is None else places.order.tolist()
+    assert sorted(order) == list(range(len(lengths)))
+    assert batch.padded_tokens == len(gather)
 
-    order, place = iter(places.order.tolist()), 0
+    remaining, place, empty = iter(order), 0, []
     for bucket in batch.buckets:
         for line in range(bucket.rows):
-            row, start = next(order), place + line * bucket.width
-            tokens = batch.token_ids[places.gather[start : start + bucket.width]].tolist()
+            row, start = next(remaining), place + line * bucket.width
+            tokens = batch.token_ids[gather[start : start + bucket.width]].tolist()
             padding = bucket.padding[line].tolist() if bucket.padding is not None else [False] * bucket.width
             assert [token for token, is_padding in zip(tokens, padding, strict=True) if not is_padding] == row_tokens(
                 rows, row
             )
             assert set(tokens) == set(row_tokens(rows, row))
+            empty += [start + column for column, is_padding in enumerate(padding) if is_padding]
         place += bucket.rows * bucket.width
     assert place == batch.padded_tokens
+    assert empty == ([] if places is None else places.padding.tolist())
 
 
 @given(LENGTHS)
-def test_buckets_without_padding_hold_all_rows_of_one_length(lengths: list[int]) -> None:
-    rows = rows_with(lengths)
-    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, padded=False)
-    assert sorted(bucket.width for bucket in batch.buckets) == sorted(set(lengths))
-    assert batch.padded_tokens == batch.tokens
-    places = batch.places
-    order = places.order.tolist() if places else list(range(len(lengths)))
-    tokens = batch.token_ids[places.gather] if places else batch.token_ids
-    assert sorted(order) == list(range(len(lengths)))
-    assert [bucket.width for bucket in batch.buckets for _ in range(bucket.rows)] == [lengths[row] for row in order]
-    assert tokens.tolist() == [token for row in order for token in row_tokens(rows, row)]
-    if places:
-        assert torch.equal(places.gather[places.scatter], torch.arange(batch.tokens))
+def test_on_the_cpu_rows_of_a_bucket_are_of_similar_length_and_long_ones_equal(lengths: list[int]) -> None:
+    long = [length + FUSED_WIDTH - 3 for length in lengths]
+    for some in (lengths, lengths + long):
+        rows = rows_with(some)
+        batch = build_batch([(0, rows, np.arange(len(some)))], device=CPU, padded=False)
+        order, first = sorted(some), 0
+        for bucket in batch.buckets:
+            own = order[first : first + bucket.rows]
+            assert own[-1] == bucket.width <= max(own[0], SIMILAR * own[0])
+            assert bucket.width < FUSED_WIDTH or own[0] == bucket.width
+            first += bucket.rows
 
 
-@given(LENGTHS)
-def test_rows_in_the_order_of_their_length_stay_where_they_are(lengths: list[int]) -> None:
-    rows = rows_with(lengths)
-    chosen = rows.sorted_by_length(np.arange(len(lengths)))
-    assert build_batch([(0, rows, chosen)], device=CPU, padded=False).places is None
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_equal_rows_stay_where_they_are(length: int, count: int) -> None:
+    batch = build_batch([(0, rows_with([length] * count), np.arange(count))], device=CPU, padded=False)
+    assert batch.places is None
+    assert [(bucket.rows, bucket.width, bucket.padding) for bucket in batch.buckets] == [(count, length, None)]
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import Adapter, AdapterBank, DropoutStream
+from loramill.engine.bank import Adapter, AdapterBank, DropoutSeed, DropoutStream
 from loramill.engine.base import FrozenBase
 from loramill.engine.batching import build_batch
 from loramill.engine.forward import classify
@@ -28,7 +28,7 @@ def labelled(folder: Path) -> LabelledTokens:
 
 def gradient(base: FrozenBase, adapter: Adapter, data: LabelledTokens, seed: int, step: int, micro: int = 6) -> Tensor:
     adapter.grads.zero_()
-    work = AdapterBatch(0, data, np.arange(len(data)), micro, DropoutStream(seed, step, CPU))
+    work = AdapterBatch(0, data, np.arange(len(data)), micro, DropoutSeed(seed, step))
     accumulate_gradients(AdapterBank(base, [adapter]), [work])
     return adapter.grads.clone()
 
@@ -36,7 +36,7 @@ def gradient(base: FrozenBase, adapter: Adapter, data: LabelledTokens, seed: int
 @pytest.mark.parametrize("probability", [0.05, 0.1, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_masks_drop_the_share_and_keep_the_expectation(probability: float, dtype: torch.dtype) -> None:
-    mask = DropoutStream(1, 0, CPU).mask(torch.empty(500, 400, dtype=dtype), probability)
+    mask = DropoutStream(DropoutSeed(1, 0), 0, CPU).mask(torch.empty(500, 400, dtype=dtype), probability)
     dropped = float((mask == 0).float().mean())
     assert dropped == pytest.approx(probability, abs=5 * (probability * (1 - probability) / mask.numel()) ** 0.5)
     kept = mask[mask != 0]
@@ -47,12 +47,12 @@ def test_masks_drop_the_share_and_keep_the_expectation(probability: float, dtype
 
 def test_masks_of_one_stream_differ_and_streams_repeat() -> None:
     like = torch.empty(50, 40)
-    first, again = DropoutStream(3, 7, CPU), DropoutStream(3, 7, CPU)
+    first, again = DropoutStream(DropoutSeed(3, 7), 0, CPU), DropoutStream(DropoutSeed(3, 7), 0, CPU)
     masks = [first.mask(like, 0.5) for _ in range(3)]
     assert not torch.equal(masks[0], masks[1])
     assert all(torch.equal(mask, again.mask(like, 0.5)) for mask in masks)
     for seed, step in ((3, 8), (4, 7), (3 + 2**31, 7)):
-        assert not torch.equal(masks[0], DropoutStream(seed, step, CPU).mask(like, 0.5))
+        assert not torch.equal(masks[0], DropoutStream(DropoutSeed(seed, step), 0, CPU).mask(like, 0.5))
 
 
 def test_a_step_repeats_bit_by_bit_and_another_step_does_not(small_model: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_mean_over_many_masks_of_one_layer_is_the_output_without_dropout(sma
         return kept @ found.lora_a.detach().t()
 
     expected = update({})
-    samples = torch.stack([update({0: DropoutStream(1, step, CPU)}) for step in range(4000)])
+    samples = torch.stack([update({0: DropoutStream(DropoutSeed(1, step), 0, CPU)}) for step in range(4000)])
     error = samples.std(0) / len(samples) ** 0.5
     assert bool(((samples.mean(0) - expected).abs() < 5 * error).all())
 
@@ -96,7 +96,7 @@ def test_gradients_with_masks_are_those_of_numeric_differences(small_bert: Path)
     found = gradient(base, adapter, data, seed=1, step=2)
 
     def loss() -> float:
-        work = AdapterBatch(0, data, np.arange(len(data)), 6, DropoutStream(1, 2, CPU))
+        work = AdapterBatch(0, data, np.arange(len(data)), 6, DropoutSeed(1, 2))
         return accumulate_gradients(AdapterBank(base, [adapter]), [work])[0].loss
 
     generator = np.random.default_rng(0)

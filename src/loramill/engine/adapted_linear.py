@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from loramill.engine.base import Linear
+from loramill.engine.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class LowRankUpdate:
 
 def adapted_linear(x: Tensor, linear: Linear, updates: Sequence[LowRankUpdate]) -> Tensor:
     """``x`` ``[rows, in]`` through a frozen layer with the updates of its rows' adapters, ``[rows, out]``."""
-    if not updates:
-        return F.linear(x, linear.weight, linear.bias)
     parameters = [tensor for update in updates for tensor in (update.lora_a, update.lora_b)]
     result: Tensor = _AdaptedLinear.apply(x, linear, tuple(updates), *parameters)  # type: ignore[no-untyped-call]
     return result
@@ -52,7 +49,7 @@ def adapted_linear(x: Tensor, linear: Linear, updates: Sequence[LowRankUpdate]) 
 class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: Linear, updates: tuple[LowRankUpdate, ...], *parameters: Tensor) -> Tensor:
-        y = F.linear(x, linear.weight, linear.bias)
+        y = linear.apply_frozen(x)
         states = []
         for update, lora_a, lora_b in zip(updates, parameters[::2], parameters[1::2], strict=True):
             state = _dropped(x, update) @ lora_a.to(x.dtype).t()
@@ -69,7 +66,7 @@ class _AdaptedLinear(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         count = len(ctx.updates)
         parameters, states = saved[: 2 * count], saved[2 * count :]
-        grad_x = grad_y @ ctx.linear.weight if ctx.needs_input_grad[0] else None
+        grad_x = ctx.linear.input_gradient(grad_y) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
         for update, lora_a, lora_b, state in zip(ctx.updates, parameters[::2], parameters[1::2], states, strict=True):
             grad_state = torch.empty_like(state)

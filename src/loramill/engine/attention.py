@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.batching import Batch, Bucket, Places
-from loramill.engine.row_attention import RowAttention
+from loramill.engine.row_attention import FirstTokenAttention, RowAttention
 
 
 def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
@@ -51,18 +51,28 @@ def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int)
     Returns:
         ``[rows, hidden]``.
     """
-    hidden = query.shape[1]
     places = batch.places
     ordered = query[places.order] if places else query
     key_value = _to_places(key_value, places) if places else key_value
+    attend = _padded_first_tokens if batch.padded else _first_tokens
+    context = attend(ordered, key_value, batch.buckets, heads)
+    return context[torch.argsort(places.order)] if places else context
+
+
+def _first_tokens(query: Tensor, key_value: Tensor, buckets: Sequence[Bucket], heads: int) -> Tensor:
+    result: Tensor = FirstTokenAttention.apply(query, key_value, buckets, heads)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _padded_first_tokens(query: Tensor, key_value: Tensor, buckets: Sequence[Bucket], heads: int) -> Tensor:
+    hidden = query.shape[1]
     contexts, row = [], 0
-    for bucket, part in _split(key_value, batch.buckets):
+    for bucket, part in _split(key_value, buckets):
         key, value = part.view(bucket.rows, bucket.width, 2, heads, hidden // heads).permute(2, 0, 3, 1, 4)
-        own = ordered[row : row + bucket.rows].view(bucket.rows, heads, 1, hidden // heads)
+        own = query[row : row + bucket.rows].view(bucket.rows, heads, 1, hidden // heads)
         contexts.append(_attend(own, key, value, bucket).reshape(bucket.rows, hidden))
         row += bucket.rows
-    context = torch.cat(contexts)
-    return context[torch.argsort(places.order)] if places else context
+    return torch.cat(contexts)
 
 
 def _split(places: Tensor, buckets: Sequence[Bucket]) -> list[tuple[Bucket, Tensor]]:
@@ -76,23 +86,36 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor
 
 
 def _to_places(tokens: Tensor, places: Places) -> Tensor:
-    result: Tensor = _Rearrange.apply(tokens, places.gather, places.scatter)  # type: ignore[no-untyped-call]
+    result: Tensor = _ToPlaces.apply(tokens, places)  # type: ignore[no-untyped-call]
     return result
 
 
 def _from_places(values: Tensor, places: Places) -> Tensor:
-    return values.index_select(0, places.scatter)
+    result: Tensor = _FromPlaces.apply(values, places)  # type: ignore[no-untyped-call]
+    return result
 
 
-class _Rearrange(torch.autograd.Function):
+class _ToPlaces(torch.autograd.Function):
     """Tokens to places. What flows back to padding is zero, so the gradient is a plain selection as well."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, gather: Tensor, scatter: Tensor) -> Tensor:
-        ctx.save_for_backward(scatter)
-        return tokens.index_select(0, gather)
+    def forward(ctx: Any, tokens: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return tokens.index_select(0, places.gather)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (scatter,) = ctx.saved_tensors
-        return grad_outputs[0].index_select(0, scatter), None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0].index_select(0, ctx.places.scatter), None
+
+
+class _FromPlaces(torch.autograd.Function):
+    """Places to tokens: what stands at padding is dropped, and nothing flows back to it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return values.index_select(0, places.scatter)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0].index_select(0, ctx.places.gather).index_fill_(0, ctx.places.padding, 0), None

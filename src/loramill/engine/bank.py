@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from loramill.engine.adapted_linear import LowRankUpdate, adapted_linear
-from loramill.engine.base import FrozenBase, Linear
+from loramill.engine.base import FrozenBase
 from loramill.engine.batching import Segment
 from loramill.engine.families import Activation, Architecture, Site
+from loramill.engine.linear import Linear
 from loramill.engine.pissa import copy_both_halves, start_from_principal_parts
 
 Group = Literal["qkv", "attention_output", "up", "down"]

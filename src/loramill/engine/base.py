@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,15 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from loramill.engine.families import Architecture, HeadLayer, read_architecture
+from loramill.engine.linear import Linear
 from loramill.errors import ModelError
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Weight ``[out, in]`` and bias ``[out]``."""
-
-    weight: Tensor
-    bias: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,11 @@ class FrozenBase:
     head: Mapping[str, Linear]
 
     @property
+    def reentrant(self) -> bool:
+        """Whether several forward passes may run at the same time."""
+        return True
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.layers[0].qkv.weight.dtype
 
@@ -66,9 +65,23 @@ class FrozenBase:
     def device(self) -> torch.device:
         return self.layers[0].qkv.weight.device
 
+    @cached_property
+    def last_query(self) -> Linear:
+        """The last layer's query alone: the pooled pass needs it for the first tokens only."""
+        return _rows(self.layers[-1].qkv, 0, self.architecture.hidden_size)
+
+    @cached_property
+    def last_key_value(self) -> Linear:
+        """The last layer's key and value side by side."""
+        return _rows(self.layers[-1].qkv, self.architecture.hidden_size, 3 * self.architecture.hidden_size)
+
     def trained_head(self) -> tuple[HeadLayer, ...]:
         """The head layers that every adapter trains and saves for itself."""
         return tuple(layer for layer in self.architecture.family.head if layer.path not in self.head)
+
+
+def _rows(linear: Linear, first: int, last: int) -> Linear:
+    return Linear(linear.weight[first:last], linear.bias[first:last])
 
 
 def load_base(

@@ -1,9 +1,8 @@
 """Rows as tokens, and batches without padding.
 
 A batch is one flat sequence of tokens, the rows one after the other: every linear layer then works on real tokens
-only, whatever the lengths. Only attention needs rows. On the CPU it gets neighbours of equal length, which are a view
-of the flat sequence: no copies, no padding, no masks. Other devices, where each call costs more, get fewer and larger
-buckets of similar length, padded.
+only, whatever the lengths. Only attention needs rows, in buckets of similar length that are padded to the longest. On
+the CPU a bucket holds rows that differ little; other devices, where each call costs more, get buckets of a fixed size.
 """
 
 from __future__ import annotations
@@ -20,6 +19,22 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class PrefixStates:
+    """What the frozen layers below ``layer`` make of tokens, whoever's adapter comes above them.
+
+    Attributes:
+        states: ``[tokens, hidden]`` in the compute type, in the order of ``TokenRows.token_ids``; may lie in a file.
+    """
+
+    layer: int
+    states: Tensor
+
+    def take(self, tokens: IntArray) -> PrefixStates:
+        """Those of some tokens, in the order given."""
+        return PrefixStates(self.layer, self.states[torch.from_numpy(tokens)])
+
+
+@dataclass(frozen=True)
 class TokenRows:
     """Tokenised rows, stored flat.
 
@@ -28,12 +43,14 @@ class TokenRows:
         type_ids: int64 ``[tokens]``; 0 for the first text and 1 for the second.
         starts: int64 ``[rows + 1]``; row ``i`` is ``starts[i]:starts[i + 1]``.
         truncated: rows that were longer than the limit.
+        prefix: states of the tokens above the layers that no adapter changes, if they were computed before.
     """
 
     token_ids: IntArray
     type_ids: IntArray
     starts: IntArray
     truncated: int = 0
+    prefix: PrefixStates | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -48,7 +65,8 @@ class TokenRows:
         lengths = self.lengths[chosen]
         where = _ranges(self.starts[:-1][chosen], lengths)
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        return TokenRows(self.token_ids[where], self.type_ids[where], starts)
+        prefix = self.prefix.take(where) if self.prefix else None
+        return TokenRows(self.token_ids[where], self.type_ids[where], starts, prefix=prefix)
 
     def first(self, count: int) -> TokenRows:
         """The first ``count`` rows, or all if there are fewer."""
@@ -95,11 +113,13 @@ class Places:
         order: int64 ``[rows]``, the rows as the buckets take them.
         gather: int64 ``[places]``, the token at each place; padding, if there is any, repeats the row's first token.
         scatter: int64 ``[tokens]``, the place of each token.
+        padding: int64, the places that are padding.
     """
 
     order: Tensor
     gather: Tensor
     scatter: Tensor
+    padding: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,8 @@ class Batch:
         segments: one for each adapter, in order, covering all rows.
         buckets: a partition of the rows for attention.
         places: how tokens and buckets map; ``None`` when the buckets are the tokens as they stand.
-        padded: whether rows of a bucket are of similar length only, and not equally long.
+        padded: whether buckets have a fixed number of rows, for the fused kernels.
+        prefix: states to start from, in place of the embeddings.
     """
 
     token_ids: Tensor
@@ -123,6 +144,7 @@ class Batch:
     buckets: tuple[Bucket, ...]
     places: Places | None
     padded: bool
+    prefix: PrefixStates | None = None
 
     @property
     def rows(self) -> int:
@@ -138,6 +160,12 @@ class Batch:
         return sum(bucket.rows * bucket.width for bucket in self.buckets)
 
 
+SIMILAR = 1.3
+"""Rows of a bucket on the CPU are at most so many times as long as its shortest: fewer buckets, little padding."""
+
+FUSED_WIDTH = 160
+"""From this row length in tokens on, scores take more memory than the fused kernel costs time; it knows no padding."""
+
 PADDED_BUCKET_ROWS = 8
 """Rows of a padded bucket: enough for a batched matrix product, few enough to be of similar length."""
 
@@ -149,23 +177,25 @@ def build_batch(
 
     Args:
         parts: (adapter, rows to choose from, chosen rows int64 ``[n]``), one for each adapter; the order is kept.
-        padded: whether attention gets padded buckets; by default everywhere but on the CPU.
+        padded: whether attention gets buckets of a fixed size; by default everywhere but on the CPU.
     """
-    tokens, types, lengths, segments = [], [], [], []
+    tokens, types, lengths, segments, prefixes = [], [], [], [], []
     row, token = 0, 0
     for adapter, source, chosen in parts:
         part_lengths = source.lengths[chosen]
         where = _ranges(source.starts[:-1][chosen], part_lengths)
         tokens.append(source.token_ids[where])
         types.append(source.type_ids[where])
+        prefixes.append(source.prefix.take(where) if source.prefix else None)
         lengths.append(part_lengths)
         segments.append(Segment(adapter, row, row + len(chosen), token, token + len(where)))
         row, token = row + len(chosen), token + len(where)
     all_lengths = np.concatenate(lengths)
     starts = np.concatenate([[0], np.cumsum(all_lengths)[:-1]])
     wants_padding = device.type != "cpu" if padded is None else padded
-    make_buckets = _padded_buckets if wants_padding else _equal_buckets
-    buckets, places = make_buckets(starts, all_lengths, device)
+    order = np.argsort(all_lengths, kind="stable")
+    ends = _ends_by_count(len(order)) if wants_padding else _ends_by_length(all_lengths[order])
+    buckets, places = _lay_out(starts, all_lengths, order, ends, device)
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
@@ -175,7 +205,16 @@ def build_batch(
         buckets=buckets,
         places=places,
         padded=wants_padding,
+        prefix=_beside(prefixes, device),
     )
+
+
+def _beside(prefixes: Sequence[PrefixStates | None], device: torch.device) -> PrefixStates | None:
+    """The parts' prefixes end to end, where all have one of the same layers; states are a saving, never needed."""
+    known = [prefix for prefix in prefixes if prefix is not None]
+    if len(known) < len(prefixes) or len({prefix.layer for prefix in known}) != 1:
+        return None
+    return PrefixStates(known[0].layer, torch.cat([prefix.states.to(device) for prefix in known]))
 
 
 def batches_of_tokens(lengths: IntArray, budget: int) -> list[IntArray]:
@@ -194,45 +233,48 @@ def batches_of_tokens(lengths: IntArray, budget: int) -> list[IntArray]:
     return batches
 
 
-def _equal_buckets(
-    starts: IntArray, lengths: IntArray, device: torch.device
+def _ends_by_count(rows: int) -> list[int]:
+    """Where the buckets end that have ``PADDED_BUCKET_ROWS`` rows."""
+    return [*range(PADDED_BUCKET_ROWS, rows, PADDED_BUCKET_ROWS), rows]
+
+
+def _ends_by_length(lengths: IntArray) -> list[int]:
+    """Where the buckets of rows of similar length end.
+
+    Args:
+        lengths: ascending.
+    """
+    ends, first = [], 0
+    while first < len(lengths):
+        shortest = int(lengths[first])
+        longest = min(int(shortest * SIMILAR), max(shortest, FUSED_WIDTH - 1))
+        first = int(np.searchsorted(lengths, longest, side="right"))
+        ends.append(first)
+    return ends
+
+
+def _lay_out(
+    starts: IntArray, lengths: IntArray, order: IntArray, ends: Sequence[int], device: torch.device
 ) -> tuple[tuple[Bucket, ...], Places | None]:
-    """All rows of one length together. Rows that do not stand so already, as those of several adapters, are moved."""
-    runs = _runs(lengths)
-    if len(runs) == len(np.unique(lengths)):
-        return runs, None
-    order = np.argsort(lengths, kind="stable")
-    gather = _ranges(starts[order], lengths[order])
-    scatter = np.empty_like(gather)
-    scatter[gather] = np.arange(len(gather))
-    moved = (torch.from_numpy(index).to(device) for index in (order, gather, scatter))
-    return _runs(lengths[order]), Places(*moved)
-
-
-def _runs(lengths: IntArray) -> tuple[Bucket, ...]:
-    """Neighbouring rows of equal length."""
-    ends = np.flatnonzero(np.append(np.diff(lengths) != 0, True)) + 1
-    counts = np.diff(ends, prepend=0)
-    return tuple(Bucket(int(rows), int(lengths[end - 1])) for rows, end in zip(counts, ends, strict=True))
-
-
-def _padded_buckets(starts: IntArray, lengths: IntArray, device: torch.device) -> tuple[tuple[Bucket, ...], Places]:
-    """Rows of similar length, ``PADDED_BUCKET_ROWS`` at a time."""
-    order = np.argsort(lengths, kind="stable")
-    buckets, gathers, place = [], [], 0
-    scatter = np.empty(int(lengths.sum()), dtype=np.int64)
-    for first in range(0, len(order), PADDED_BUCKET_ROWS):
-        rows = order[first : first + PADDED_BUCKET_ROWS]
+    """Buckets of the rows in ``order``; no places where the tokens stand as the buckets want them already."""
+    buckets, gathers, paddings, first, place = [], [], [], 0, 0
+    for end in ends:
+        rows = order[first:end]
         columns = np.arange(int(lengths[rows[-1]]))
         padding = columns >= lengths[rows][:, None]
-        gather = starts[rows][:, None] + np.where(padding, 0, columns)
-        scatter[gather[~padding]] = place + np.flatnonzero(~padding)
-        place += gather.size
-        gathers.append(gather.ravel())
+        gathers.append((starts[rows][:, None] + np.where(padding, 0, columns)).ravel())
+        paddings.append(place + np.flatnonzero(padding))
         mask = torch.from_numpy(padding).to(device) if padding.any() else None
         buckets.append(Bucket(len(rows), len(columns), mask))
-    arrays = (order, np.concatenate(gathers), scatter)
-    return tuple(buckets), Places(*(torch.from_numpy(array).to(device) for array in arrays))
+        first, place = end, place + padding.size
+    gather, empty = np.concatenate(gathers), np.concatenate(paddings)
+    if len(empty) == 0 and np.array_equal(order, np.arange(len(order))):
+        return tuple(buckets), None
+    filled = np.ones(len(gather), dtype=bool)
+    filled[empty] = False
+    scatter = np.empty(int(lengths.sum()), dtype=np.int64)
+    scatter[gather[filled]] = np.flatnonzero(filled)
+    return tuple(buckets), Places(*(torch.from_numpy(array).to(device) for array in (order, gather, scatter, empty)))
 
 
 def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:

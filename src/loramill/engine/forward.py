@@ -12,9 +12,10 @@ from torch import Tensor
 
 from loramill.engine.attention import pooled_attention, self_attention
 from loramill.engine.bank import AdapterBank, DropoutStream, Group, HeadWeights, text_rows, token_rows
-from loramill.engine.base import FrozenBase, LayerWeights, Linear
+from loramill.engine.base import FrozenBase, LayerWeights
 from loramill.engine.batching import Batch
 from loramill.engine.families import Activation, Site
+from loramill.engine.linear import Linear
 from loramill.engine.module_base import ModuleBase
 
 NO_DROPOUT: Mapping[int, DropoutStream] = {}
@@ -76,12 +77,17 @@ def _head_layer(state: Tensor, weights: HeadWeights) -> Tensor:
 
 def encode(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:
     """The last layer's state of each row's first token, ``[rows, hidden]``."""
-    forward = _EncoderPass(bank, batch, dropout)
-    x = embed(bank.base, batch)
     last = len(bank.base.layers) - 1
-    for layer in range(last):
-        x = forward.layer(layer, x)
-    return forward.pooled_layer(last, x)
+    return _EncoderPass(bank, batch, dropout).pooled_layer(last, states_before(bank, batch, last, dropout))
+
+
+def states_before(bank: Bank, batch: Batch, layer: int, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:
+    """What reaches a layer, ``[tokens, hidden]``: from the batch's prefix on where it has one, else from the start."""
+    forward = _EncoderPass(bank, batch, dropout)
+    x, first = (batch.prefix.states, batch.prefix.layer) if batch.prefix else (embed(bank.base, batch), 0)
+    for index in range(first, layer):
+        x = forward.layer(index, x)
+    return x
 
 
 def embed(base: FrozenBase, batch: Batch) -> Tensor:

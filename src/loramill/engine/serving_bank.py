@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.bank import GROUPS, Adapter, AdapterSpec, DropoutStream, Group, HeadWeights, LowRankPair
-from loramill.engine.base import FrozenBase, LayerWeights, Linear
+from loramill.engine.base import FrozenBase, LayerWeights
 from loramill.engine.families import Site
+from loramill.engine.linear import Linear
 
 CHUNK_ROWS = 32
 """Rows of a batched product: few enough that padding is small, enough that adapters do not come one row at a time."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import AdapterBank, DropoutStream
+from loramill.engine.bank import AdapterBank, DropoutSeed, DropoutStream
 from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens, build_batch
 from loramill.engine.forward import classify
+from loramill.engine.lanes import LANE_TOKENS, lane_count, run_in_lanes
 from loramill.engine.losses import ProblemType, row_losses
 
 PACKED_TOKENS = 16_384
@@ -47,15 +49,15 @@ class AdapterBatch:
 
     Attributes:
         chosen: int64 ``[n]``, rows of ``source``.
-        micro_rows: at most so many of them go through one forward pass.
-        dropout: masks of this step; ``None`` without dropout.
+        micro_rows: at most so many of them are in memory at a time.
+        dropout: where the masks of this step come from; ``None`` without dropout.
     """
 
     adapter: int
     source: LabelledTokens
     chosen: IntArray
     micro_rows: int
-    dropout: DropoutStream | None
+    dropout: DropoutSeed | None
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,15 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A micro-batch of one adapter: ``work`` is the place of its batch in the step."""
+    """Rows of one adapter that go through one forward pass.
+
+    Attributes:
+        work: place of the adapter's batch in the step.
+        number: place within that batch.
+    """
 
     work: int
+    number: int
     item: AdapterBatch
     chosen: IntArray
 
@@ -94,36 +102,54 @@ def accumulate_gradients(
 ) -> list[StepResult]:
     """Add the gradient of each adapter's mean loss to its ``grads``.
 
-    The micro-batches of one adapter are summed, weighted by rows: however they are cut, the gradient is that of the
-    whole batch.
+    The pieces of one adapter are summed in order, weighted by rows: however they are cut, the gradient is that of the
+    whole batch. How a batch is cut depends on its rows and the number of threads alone, not on the adapters beside it.
 
     Args:
-        packed_tokens: micro-batches share a forward pass up to so many tokens. By default the CPU takes one at a time,
-            as one fills it already and stays in its caches; other devices pack.
+        packed_tokens: pieces share a forward pass up to so many tokens. By default the CPU takes one at a time on each
+            core, which it fills already; other devices pack.
     """
-    budget = packed_tokens if packed_tokens is not None else (0 if bank.base.device.type == "cpu" else PACKED_TOKENS)
+    on_cpu = bank.base.device.type == "cpu"
+    budget = packed_tokens if packed_tokens is not None else (0 if on_cpu else PACKED_TOKENS)
+    lanes = lane_count() if on_cpu and bank.base.reentrant else 1
+    passes = list(_passes(_cut(work, lanes), budget))
     totals = [StepResult(0.0, 0, 0, 0) for _ in work]
-    for pieces in _passes(_cut(work), budget):
-        for piece, result in zip(pieces, _backward(bank, pieces), strict=True):
+    for pieces, (results, gradients) in zip(passes, _in_lanes(bank, passes, lanes), strict=True):
+        for piece, result in zip(pieces, results, strict=True):
             totals[piece.work] = totals[piece.work].plus(result)
+        for total, gradient in gradients:
+            total.add_(gradient)
     return totals
 
 
-def _cut(work: Sequence[AdapterBatch]) -> list[_Piece]:
-    """Micro-batches in rounds: the first of every adapter, then the second, and so on."""
-    rounds = []
+def _in_lanes(bank: AdapterBank, passes: Sequence[list[_Piece]], lanes: int) -> Iterator[_Gradients]:
+    """What each pass gives, in order; at most ``lanes`` of them are in memory at a time."""
+    for first in range(0, len(passes), lanes):
+        yield from run_in_lanes([partial(_gradients, bank, pieces) for pieces in passes[first : first + lanes]])
+
+
+def _cut(work: Sequence[AdapterBatch], lanes: int) -> list[_Piece]:
+    """Pieces in rounds: the first of every adapter, then the second, and so on."""
+    pieces = []
     for place, item in enumerate(work):
         chosen = item.source.rows.sorted_by_length(item.chosen)
-        for number, first in enumerate(range(0, len(chosen), item.micro_rows)):
-            rounds.append((number, _Piece(place, item, chosen[first : first + item.micro_rows])))
-    return [piece for _, piece in sorted(rounds, key=lambda numbered: numbered[0])]
+        micro_batches = [chosen[first : first + item.micro_rows] for first in range(0, len(chosen), item.micro_rows)]
+        parts = [part for rows in micro_batches for part in _for_lanes(item.source.rows.lengths[rows], rows, lanes)]
+        pieces += [_Piece(place, number, item, rows) for number, rows in enumerate(parts)]
+    return sorted(pieces, key=lambda piece: piece.number)
+
+
+def _for_lanes(lengths: IntArray, rows: IntArray, lanes: int) -> list[IntArray]:
+    """Neighbouring rows for each lane, about equally many tokens."""
+    tokens = int(lengths.sum())
+    count = min(lanes, len(rows), max(1, tokens // LANE_TOKENS))
+    middles = np.cumsum(lengths) - lengths / 2
+    lane = np.minimum((middles * count / tokens).astype(np.int64), count - 1)
+    return [part for part in np.split(rows, np.searchsorted(lane, np.arange(1, count))) if len(part)]
 
 
 def _passes(pieces: Sequence[_Piece], budget: int) -> Iterator[list[_Piece]]:
-    """Neighbouring pieces up to a budget of tokens, at least one at a time.
-
-    No pass holds two of the same adapter: its dropout masks are then drawn in the same order as alone.
-    """
+    """Neighbouring pieces up to a budget of tokens, at least one at a time, and none twice of the same adapter."""
     current: list[_Piece] = []
     for piece in pieces:
         full = sum(other.tokens for other in current) + piece.tokens > budget
@@ -135,17 +161,28 @@ def _passes(pieces: Sequence[_Piece], budget: int) -> Iterator[list[_Piece]]:
         yield current
 
 
-def _backward(bank: AdapterBank, pieces: Sequence[_Piece]) -> list[StepResult]:
+_Gradients = tuple[list[StepResult], list[tuple[Tensor, Tensor]]]
+"""What each piece of a pass saw, and (where a parameter's gradient is summed, its gradient)."""
+
+
+def _gradients(bank: AdapterBank, pieces: Sequence[_Piece]) -> _Gradients:
     parts = [(piece.item.adapter, piece.item.source.rows, piece.chosen) for piece in pieces]
     batch = build_batch(parts, device=bank.base.device)
-    dropout = {piece.item.adapter: piece.item.dropout for piece in pieces if piece.item.dropout}
+    dropout = {
+        piece.item.adapter: DropoutStream(piece.item.dropout, piece.number, bank.base.device)
+        for piece in pieces
+        if piece.item.dropout
+    }
     losses = [_loss(logits, piece) for logits, piece in zip(classify(bank, batch, dropout), pieces, strict=True)]
-    torch.stack(losses).sum().backward()
+    parameters = [parameter for piece in pieces for parameter in bank.adapters[piece.item.adapter].parameters]
+    gradients = torch.autograd.grad(torch.stack(losses).sum(), parameters)
     padding = batch.padded_tokens / batch.tokens
-    return [
+    results = [
         StepResult(float(loss.detach()), len(piece.chosen), piece.tokens, round(piece.tokens * padding))
         for loss, piece in zip(losses, pieces, strict=True)
     ]
+    totals = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return results, list(zip(totals, gradients, strict=True))
 
 
 def _loss(logits: Tensor, piece: _Piece) -> Tensor:
@@ -155,14 +192,27 @@ def _loss(logits: Tensor, piece: _Piece) -> Tensor:
     return row_losses(logits, labels, source.problem_type).sum() / len(piece.item.chosen)
 
 
-@torch.inference_mode()
 def predict_logits(
     bank: AdapterBank, adapter: int, rows: TokenRows, *, token_budget: int = PREDICTION_TOKENS
 ) -> Tensor:
-    """Logits of every row in order, ``[rows, labels]`` float32 on the CPU; batches hold similar lengths."""
+    """Logits of every row in order, ``[rows, labels]`` float32 on the CPU; batches hold similar lengths.
+
+    Args:
+        token_budget: tokens in memory at a time, unless a single row has more.
+    """
     labels = bank.adapters[adapter].spec.labels
     result = torch.empty(len(rows), labels, dtype=torch.promote_types(bank.base.dtype, torch.float32))
-    for chosen in batches_of_tokens(rows.lengths, token_budget):
-        (logits,) = classify(bank, build_batch([(adapter, rows, chosen)], device=bank.base.device))
-        result[torch.from_numpy(np.ascontiguousarray(chosen))] = logits.cpu()
+    lanes = lane_count() if bank.base.device.type == "cpu" and bank.base.reentrant else 1
+    batches = batches_of_tokens(rows.lengths, max(1, token_budget // lanes))
+    for first in range(0, len(batches), lanes):
+        together = batches[first : first + lanes]
+        found = run_in_lanes([partial(_predict, bank, adapter, rows, chosen) for chosen in together])
+        for chosen, logits in zip(together, found, strict=True):
+            result[torch.from_numpy(np.ascontiguousarray(chosen))] = logits
     return result
+
+
+@torch.inference_mode()
+def _predict(bank: AdapterBank, adapter: int, rows: TokenRows, chosen: IntArray) -> Tensor:
+    (logits,) = classify(bank, build_batch([(adapter, rows, chosen)], device=bank.base.device))
+    return logits.cpu()
