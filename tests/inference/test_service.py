@@ -324,6 +324,17 @@ def test_an_unexpected_failure_is_named_without_its_details(
     assert "a secret" not in response.text
 
 
+def test_a_request_is_handled_on_the_event_loop_alone(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread pool hand-over costs more than the rest of a request's handling, and stalls behind forward passes."""
+
+    async def fail(*_arguments: object) -> None:
+        raise AssertionError("through the thread pool")
+
+    for module in ("fastapi.dependencies.utils", "fastapi.routing"):
+        monkeypatch.setattr(f"{module}.run_in_threadpool", fail)
+    assert predict(client, "x")["label"] == 2
+
+
 def test_nothing_is_left_at_module_level() -> None:
     source = Path("src/loramill/inference/service.py").read_text(encoding="utf-8")
     assert not re.search(r"^\w+ = create_app", source, re.MULTILINE)

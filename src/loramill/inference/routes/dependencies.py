@@ -10,7 +10,8 @@ from loramill.inference.model_service import ModelService
 from loramill.inference.served_model import ServedModel
 
 
-def get_service(request: Request) -> ModelService:
+async def get_service(request: Request) -> ModelService:
+    """Async: FastAPI sends what is not through a thread pool, at every request."""
     service: ModelService = request.app.state.service
     return service
 
