@@ -77,7 +77,8 @@ RUN pip install --no-build-isolation . && \
 FROM ui-packages AS ui-service
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY src src
-RUN pip install --no-build-isolation . && pip uninstall --yes setuptools pip
+# The page speaks HTTP and nothing else: packages for the database would lie idle there.
+RUN pip install --no-build-isolation . && pip uninstall --yes alembic mako sqlalchemy setuptools pip
 
 FROM cpu-packages AS cpu-samples
 # Empty: without the sample model and the sample reviews (120 MB).

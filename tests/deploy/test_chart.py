@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from helm_python import Chart, HelmRenderError, lint
+from helm_python import Chart, HelmError, HelmRenderError, lint
 
 from deployment_files import CHART, MANIFESTS, ROOT, VALUES, Object, image_of, manifests, pods, rendered
 
@@ -114,6 +114,11 @@ def test_no_secret_has_a_value(found: tuple[Object, ...]) -> None:
     assert not [one for one in found if one["kind"] == "Secret"]
     with Chart.load(CHART) as chart, pytest.raises(HelmRenderError, match="JWT_SECRET is required"):
         chart.render({"secret": {"create": True}}, name="loramill", namespace="loramill")
+
+
+def test_a_typing_error_in_values_is_refused() -> None:
+    with Chart.load(CHART) as chart, pytest.raises(HelmError, match="replica"):
+        chart.render({"worker": {"replica": 3}}, name="loramill", namespace="loramill")
 
 
 def test_workers_drain_longer_than_a_checkpoint_takes(found: tuple[Object, ...]) -> None:
