@@ -45,7 +45,7 @@ build() {
         echo "Making the image loramill-wheelhouse of the folder $wheelhouse"
         # The same wheels make the same image, so that what was built with them before is found again.
         ! tar --version | grep -q GNU || same=(--sort=name --mtime=@0 --owner=0 --group=0)
-        tar -C "$wheelhouse" "${same[@]}" -c . | docker import - loramill-wheelhouse:latest >/dev/null
+        tar -C "$wheelhouse" ${same[@]+"${same[@]}"} -c . | docker import - loramill-wheelhouse:latest >/dev/null
         wheelhouse=loramill-wheelhouse:latest
     fi
     arguments+=(--build-arg "WHEELHOUSE=$wheelhouse")

@@ -146,7 +146,12 @@ port_forward() {
     forward api "${API_PORT:-8000}" 8000
     forward inference "${INFERENCE_PORT:-8002}" 8002
     echo "Ctrl-C ends it."
-    wait -n || fail "A forward has ended; make k8s-status shows what runs."
+    local forward
+    while sleep 1; do
+        for forward in "${forwards[@]}"; do
+            kill -0 "$forward" 2>/dev/null || fail "A forward has ended; make k8s-status shows what runs."
+        done
+    done
 }
 
 dashboard() {
