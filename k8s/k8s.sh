@@ -134,7 +134,7 @@ wait_until_ready() {
 
 port_forward() {
     require_cluster
-    local forwards=()
+    forwards=() # not local: the trap runs when this function is gone
     trap 'kill "${forwards[@]}" 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
     forward() { # SERVICE LOCAL-PORT PORT
