@@ -134,11 +134,11 @@ wait_until_ready() {
 
 port_forward() {
     require_cluster
-    forwards=() # not local: the trap runs when this function is gone
+    forwards=() # not local, since the trap runs when this function is gone; and kubectl itself, no function around it
     trap 'kill "${forwards[@]}" 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
     forward() { # SERVICE LOCAL-PORT PORT
-        in_namespace port-forward "service/$RELEASE-$1" "$2:$3" >/dev/null &
+        kubectl --namespace "$NAMESPACE" port-forward "service/$RELEASE-$1" "$2:$3" >/dev/null &
         forwards+=($!)
         echo "$1  http://localhost:$2"
     }

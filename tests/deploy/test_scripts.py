@@ -7,9 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deployment_files import ROOT, SECRETS, run, tool
+from docker_stack import wait_until
 
 SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for folder in ("deploy", "k8s", "tests") for path in (ROOT / folder).rglob("*.sh")
@@ -25,6 +27,13 @@ case "$*" in
 esac
 """
 """Stands for kubectl and helm, which would need a cluster: it writes down what it was asked for."""
+
+FORWARDS = """#!/bin/sh
+case "$*" in
+    *port-forward*ui*) exec sleep 1 ;;
+    *port-forward*) echo $$ >>"$RECORD" && exec sleep 50 ;;
+esac
+"""
 
 
 @pytest.fixture
@@ -188,6 +197,19 @@ def test_wrong_use_is_refused_before_the_cluster_is_asked(
     assert done.returncode != 0
     assert says in done.stderr
     assert asked(cluster) == []
+
+
+def test_a_forward_that_ends_takes_the_others_along(cluster: dict[str, str], tmp_path: Path) -> None:
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.write_text(FORWARDS)
+    sleep = shutil.which("sleep")
+    assert sleep
+    (tmp_path / "bin" / "sleep").symlink_to(sleep)
+    done = run("make", "k8s-port-forward", env=cluster)
+    assert "A forward has ended" in done.stderr
+    wait_until(
+        lambda: not any(psutil.pid_exists(int(pid)) for pid in Path(cluster["RECORD"]).read_text().split()), "gone"
+    )
 
 
 def test_secrets_are_random_complete_and_made_once(tmp_path: Path) -> None:
