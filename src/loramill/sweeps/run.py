@@ -132,6 +132,7 @@ def _prepare(
         entry.run.trial.index = index
         if resume:
             stages.restore(entry.run, shared.base)
+    stages.reuse_frozen_layers(shared.context, shared.base, [entry.run for entry in entries])
     waiting = list(pending[len(entries) :])
     if waiting:
         shared.context.note(f"{len(entries)} trials fit in memory at once; {len(waiting)} wait for the next pass.")

@@ -43,7 +43,7 @@ def run_training(
 ) -> RunResult:
     """Train an adapter and leave everything about it in ``folder``.
 
-    The final model is measured in float32, as whoever reloads it will have it.
+    The final model is measured in the compute type; that it reloads is proven in float32.
 
     Args:
         data_folder: samples, downloads and stored versions.
@@ -64,15 +64,16 @@ def run_training(
     run = stages.add_adapter(context, base, data)
     if resume:
         stages.restore(run, base)
+    stages.reuse_frozen_layers(context, base, [run])
     with PerformanceMonitor(folder.path, on_sample=resource_events(on_event)) as monitor:
         stopped = train_trials(AdapterBank(base, [run.trial.adapter]), [run], should_stop=should_stop, observer=monitor)
     if stopped:
         return RunResult(folder.id, stopped, {})
-    final = stages.measure_best(context, run, stages.load_exact_base(context, base))
+    final = stages.measure_best(context, run, base)
     stages.save_model(context, final, data)
     rows = data.prepared.eval
-    saved = SavedModel(folder.final_model, final.adapter)
-    difference = check_reload(saved, final.base, data.eval.rows, rows.texts, rows.pairs)
+    saved, exact = SavedModel(folder.final_model, final.adapter), stages.load_exact_base(context, base)
+    difference = check_reload(saved, exact, data.eval.rows, rows.texts, rows.pairs)
     system = {**monitor.summary(), "precision": context.compute.precision, "reload_difference": difference}
     metrics = stages.summarise(run, final.evaluation, system)
     folder.write_metrics(metrics)  # last: they mark the run as whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from loramill.training.device import ComputeDevice, choose_device, named_memory_
 from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
 from loramill.training.final_model import save_final_model
 from loramill.training.loop import TrialRun
+from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.training_state import load_state, load_values
 from loramill.training.trial import EventSink, Trial
 
@@ -212,6 +214,12 @@ def restore(run: TrialRun, base: FrozenBase) -> None:
         run.earlier_seconds = run.trial.progress.seconds
     message = f"Resumed from {last.name}." if last else "No checkpoint to resume from: starting at step 0."
     run.trial.emit({"type": "note", "message": message})
+
+
+def reuse_frozen_layers(context: RunContext, base: FrozenBase, runs: Sequence[TrialRun]) -> None:
+    """Let the runs start above the layers that none of them adapts, where that saves work."""
+    if message := start_above_frozen_layers(base, runs, context.folder.path):
+        context.note(message)
 
 
 def measure_best(context: RunContext, run: TrialRun, base: FrozenBase) -> FinalModel:
