@@ -15,7 +15,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from loramill.data.arrays import from_numpy, valid_rows
+from loramill.arrays import from_numpy, valid_rows
 from loramill.data.rows import Hashes, string_buffers
 from loramill.errors import CorruptFileError
 

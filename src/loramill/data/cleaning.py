@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.arrays import from_numpy, strings
 from loramill.config.schema import ValidationRules
-from loramill.data.arrays import from_numpy, strings
 from loramill.data.checks.duplicates import check_copies
 from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels

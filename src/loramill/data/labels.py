@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.data.arrays import from_numpy, strings, to_numpy
+from loramill.arrays import from_numpy, strings, to_numpy
 from loramill.errors import LabelError
 
 if TYPE_CHECKING:

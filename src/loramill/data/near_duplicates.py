@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.data.arrays import from_numpy, or_empty, string_scalar, to_numpy
+from loramill.arrays import from_numpy, or_empty, string_scalar, to_numpy
 from loramill.data.rows import Hashes, SplitRows, hash_strings, slices
 
 if TYPE_CHECKING:

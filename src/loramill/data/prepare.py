@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.arrays import or_empty
 from loramill.config.schema import DataConfig
-from loramill.data.arrays import or_empty
 from loramill.data.checks.texts import text_rules
 from loramill.data.cleaning import Change, clean, drop_rows, repair_texts
 from loramill.data.findings import ValidationReport

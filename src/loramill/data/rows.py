@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.data.arrays import from_numpy, or_empty, strings, to_numpy, valid_rows
+from loramill.arrays import from_numpy, or_empty, strings, to_numpy, valid_rows
 from loramill.data.columns import Columns
 from loramill.data.labels import canonical_labels
 from loramill.data.tables import FileRows

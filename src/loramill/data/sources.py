@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from loramill.arrays import from_numpy, strings
 from loramill.config.schema import DataConfig
-from loramill.data.arrays import from_numpy, strings
 from loramill.data.columns import find_columns
 from loramill.data.findings import Finding
 from loramill.data.readers import file_format, plain_name, read_file, require_allowed

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.arrays import or_empty
 from loramill.config.schema import ValidationRules
-from loramill.data.arrays import or_empty
 from loramill.data.checks.duplicates import check_copies, check_leaks, check_near_copies, check_pairs
 from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels, is_regression

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from loramill.data.arrays import strings
+from loramill.arrays import strings
 from loramill.data.labels import count_labels
 from loramill.data.rows import SplitRows
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loramill.arrays import to_numpy
 from loramill.errors import CorruptFileError
 from loramill.experiments.folder import ExperimentFolder
 
@@ -70,7 +71,7 @@ def read_predictions(folder: ExperimentFolder, *, everything: bool = True) -> Pr
             loss=_array(table["loss"]),
             text=table["text"].to_pylist() if "text" in table.column_names else None,
         )
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise CorruptFileError(f"{folder.predictions_file} cannot be read: {error}") from error
 
 
@@ -82,6 +83,6 @@ def _array(column: Any) -> Array:
     if isinstance(whole, pa.ChunkedArray):  # an empty column stays chunked
         whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
     if not pa.types.is_list(whole.type) and not pa.types.is_large_list(whole.type):
-        return np.asarray(whole.to_numpy(zero_copy_only=False))
-    flat = np.asarray(whole.flatten().to_numpy(zero_copy_only=False))
+        return to_numpy(whole)
+    flat = to_numpy(whole.flatten())
     return flat.reshape(len(whole), -1) if len(whole) else flat.reshape(0, 0)

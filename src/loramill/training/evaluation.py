@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loramill.arrays import from_numpy, strings
 from loramill.data.prepare import LabelledRows
 from loramill.engine.bank import AdapterBank
 from loramill.engine.losses import ProblemType, probabilities, row_losses
@@ -125,12 +126,12 @@ def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, 
     else:
         prediction = chances[:, 0] if data.problem_type == "regression" else (chances > 0.5).astype(np.int64)
     columns = {
-        "row": rows.row_ids,
-        "label": list(data.labels.numpy()),
-        "prediction": list(prediction),
-        "probabilities": pa.array(list(chances), type=pa.list_(pa.float32())),
-        "loss": evaluation.losses.numpy(),
-        "text": [text[:SHOWN_TEXT] for text in rows.texts],
+        "row": from_numpy(np.asarray(rows.row_ids)),
+        "label": from_numpy(data.labels.numpy()),
+        "prediction": from_numpy(prediction),
+        "probabilities": from_numpy(chances),
+        "loss": from_numpy(evaluation.losses.numpy()),
+        "text": strings([text[:SHOWN_TEXT] for text in rows.texts]),
     }
     with named_storage_errors(path):
         pq.write_table(pa.table(columns), path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.data.arrays import to_numpy
+from loramill.arrays import to_numpy
 from loramill.data.checks.rule import Cleaning, Hits
 from loramill.data.findings import Severity
 from loramill.data.near_duplicates import find_near_copies

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from loramill.data.arrays import string_scalar, to_numpy
+from loramill.arrays import string_scalar, to_numpy
 from loramill.data.checks.rule import Hits
 from loramill.data.labels import count_labels
 from loramill.data.rows import SplitRows

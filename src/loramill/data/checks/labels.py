@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from loramill.data.arrays import string_scalar, strings, to_numpy
+from loramill.arrays import string_scalar, strings, to_numpy
 from loramill.data.checks.rule import Cleaning, Hits, whole_split
 from loramill.data.findings import Severity
 from loramill.data.labels import canonical_number, count_labels, preferred_spellings

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loramill.arrays import from_numpy, strings, to_numpy
 from loramill.config.schema import ValidationRules
-from loramill.data.arrays import from_numpy, strings, to_numpy
 from loramill.data.checks.rule import Mask, TextRule
 from loramill.data.findings import Severity
 

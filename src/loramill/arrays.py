@@ -44,14 +44,25 @@ def valid_rows(array: pa.Array) -> NDArray[np.bool_]:
 
 
 def from_numpy(values: NDArray[Any]) -> pa.Array:
-    """Whole numbers or truth values as an Arrow array without nulls, sharing the memory of the numbers."""
+    """Numbers or truth values as an Arrow array without nulls, sharing the memory of the numbers.
+
+    Whole numbers are int64; of ``[rows, n]`` every row is a list.
+    """
     import pyarrow as pa
 
+    if values.ndim == 2:
+        rows, width = values.shape
+        return pa.ListArray.from_arrays(
+            from_numpy(np.arange(rows + 1) * width).cast("int32"), from_numpy(values.ravel())
+        )
     if values.dtype == np.bool_:
         packed = np.packbits(values, bitorder="little")
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(packed)])
-    numbers = np.ascontiguousarray(values, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.int64)
+    numbers = np.ascontiguousarray(values, dtype=kind)
+    names = {numpy: arrow for arrow, numpy in ARROW_FLOATS.items()}
+    arrow_type = pa.type_for_alias(names.get(kind.name, kind.name))
+    return pa.Array.from_buffers(arrow_type, len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def strings(values: Sequence[str | None]) -> pa.LargeStringArray:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from loramill.data.arrays import from_numpy, or_empty, string_scalar, strings, to_numpy, valid_rows
+from loramill.arrays import from_numpy, or_empty, string_scalar, strings, to_numpy, valid_rows
 
 ARRAYS = [
     pa.array([1, 2, 3], pa.int32()),
