@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, inspect, text
 import loramill.auth.models
 import loramill.data.datasets
 import loramill.experiments.models
+import loramill.jobs.job_tables
 from loramill.database import MIGRATIONS, Base, Database, newest_revision
 from loramill.errors import StorageError
 

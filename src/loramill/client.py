@@ -234,6 +234,54 @@ class Client:
         """Raises ``ApiError`` (409) while an experiment uses it."""
         self.request("DELETE", f"/datasets/{dataset_id}")
 
+    def submit_sweep(
+        self, config: Mapping[str, Any], space: Mapping[str, Any], *, idempotency_key: str | None = None, **options: Any
+    ) -> str:
+        """Submit a sweep; its id.
+
+        Args:
+            space: key -> list of values, or a range such as ``"1e-4..1e-2"``.
+            options: ``sampler``, ``trials``, ``batch``, ``halving`` and ``priority`` as in the API.
+        """
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        body = {"config": dict(config), "space": dict(space), **options}
+        return str(self.request("POST", "/sweeps", json=body, headers=headers)["sweep_id"])
+
+    def sweeps(self, **query: Any) -> Json:
+        """A page: ``items`` and ``next_cursor``; one's own, or everybody's for an administrator."""
+        page: Json = self.request("GET", "/sweeps", params=query)
+        return page
+
+    def sweep(self, sweep_id: str) -> Json:
+        """``status``, ``trials`` by status, ``metric`` and the ``best`` trial so far."""
+        found: Json = self.request("GET", f"/sweeps/{sweep_id}")
+        return found
+
+    def sweep_trials(self, sweep_id: str) -> list[Json]:
+        """Every trial with its values, status and score."""
+        trials: list[Json] = self.request("GET", f"/sweeps/{sweep_id}/trials")
+        return trials
+
+    def sweep_report(self, sweep_id: str) -> str:
+        """The page of a sweep that has finished."""
+        return str(self.request("GET", f"/sweeps/{sweep_id}/report"))
+
+    def cancel_sweep(self, sweep_id: str) -> bool:
+        """Whether there was anything to end."""
+        return bool(self.request("POST", f"/sweeps/{sweep_id}/cancel")["accepted"])
+
+    def resume_sweep(self, sweep_id: str) -> None:
+        self.request("POST", f"/sweeps/{sweep_id}/resume")
+
+    def wait_sweep(self, sweep_id: str, *, seconds: float) -> Json:
+        """The sweep once it has ended. Raises ``TimeoutError``."""
+        until = time.monotonic() + seconds
+        while (sweep := self.sweep(sweep_id))["status"] not in ENDED:
+            if time.monotonic() > until:
+                raise TimeoutError(f"Sweep {sweep_id} is {sweep['status']} after {seconds:g} s.")
+            time.sleep(0.2)
+        return sweep
+
     def request(self, method: str, path: str, **options: Any) -> Any:
         """Any route; the reply's JSON, or its text. Raises ``ApiError``, ``UnavailableError``."""
         reply = self._authorised(method, path, **options)

@@ -21,11 +21,16 @@ from loramill.config.schema import ExperimentConfig
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore
+from loramill.jobs.control import request_cancel
 from loramill.jobs.data_child import answer
 from loramill.jobs.data_work import DataWork
 from loramill.jobs.datasets import Datasets, NewData
+from loramill.jobs.job_tables import JobKind
 from loramill.jobs.submit import submit_training
+from loramill.jobs.submit_sweep import SweepSubmission, submit_sweep_for_user
+from loramill.jobs.sweep import Sweep
 from loramill.settings import Settings
+from loramill.sweeps.search import Search
 
 PASSWORD = "correct horse battery"
 
@@ -97,6 +102,28 @@ def add_dataset(services: AppServices) -> Callable[[str], str]:
             file.write_text("text,label\n" + "".join(f"a text of number {row},{row % 2}\n" for row in range(20)))
             dataset, _ = datasets.add(NewData(file, "rows.csv"), Actor(owner, "user", "here"))
         return dataset.id
+
+    return add
+
+
+@pytest.fixture(scope="package")
+def add_sweep(services: AppServices) -> Callable[[str], str]:
+    """A sweep of an owner that was cancelled, with a report, and its id."""
+
+    def add(owner: str) -> str:
+        submission = SweepSubmission(ExperimentConfig(), Search(("lora.r=4,8",)), None, Actor(owner, "user", "here"))
+        row = submit_sweep_for_user(
+            submission,
+            settings=services.settings,
+            database=services.database,
+            audit=services.auth.audit,
+            enqueue=lambda _id: None,
+        )
+        with services.database.transaction() as session:
+            request_cancel(session, row.id, JobKind.SWEEP)
+        sweep = Sweep.load(services.settings, row.id)
+        (sweep.folder(services.settings) / "report.html").write_text("<h1>Sweep</h1>")
+        return row.id
 
     return add
 

@@ -64,6 +64,14 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/datasets/{dataset_id}/analysis"): (OWNER, None, 200),
     ("GET", "/datasets/{dataset_id}/rows"): (OWNER, None, 200),
     ("GET", "/datasets/{dataset_id}/diff"): (OWNER, None, 200),
+    ("POST", "/sweeps"): (SIGNED_IN, {"config": CONFIG, "space": {"lora.r": [4, 8]}}, 202),
+    ("GET", "/sweeps"): (SIGNED_IN, None, 200),
+    ("GET", "/sweeps/{sweep_id}"): (OWNER, None, 200),
+    ("GET", "/sweeps/{sweep_id}/trials"): (OWNER, None, 200),
+    ("GET", "/sweeps/{sweep_id}/report"): (OWNER, None, 200),
+    ("GET", "/sweeps/{sweep_id}/events"): (OWNER, None, 200),
+    ("POST", "/sweeps/{sweep_id}/cancel"): (OWNER, None, 202),
+    ("POST", "/sweeps/{sweep_id}/resume"): (OWNER, None, 202),
     ("GET", "/users"): (ADMIN, None, 200),
     ("POST", "/users"): (ADMIN, {"username": "new", "password": "long enough password"}, 201),
     ("PATCH", "/users/{user_id}"): (ADMIN, {"disabled": False}, 200),
@@ -106,15 +114,16 @@ def test_route(
     sign_in: SignIn,
     add_experiment: AddExperiment,
     add_dataset: Callable[[str], str],
+    add_sweep: Callable[[str], str],
 ) -> None:
     access, body, good = TABLE[method, path]
     headers = {who: sign_in(who) for who in ("stranger", "owner", "root")}
     headers |= {"nobody": {}, "gone": headers["root"]}
     me = client.get("/users/me", headers=headers["owner"]).json()["user_id"]
     for who in WHO:
-        add = add_dataset if "/datasets/" in path else add_experiment
+        add = {"datasets": add_dataset, "sweeps": add_sweep}.get(path.split("/")[1], add_experiment)
         mine = add(me) if who != "gone" else "deleted_20260101_000000"
-        names = {"task_id": mine, "experiment_id": mine, "dataset_id": mine, "user_id": me}
+        names = {"task_id": mine, "experiment_id": mine, "dataset_id": mine, "sweep_id": mine, "user_id": me}
         url = path.format(path="final_model/adapter.bin", **names)
         query = {**QUERY.get(path, {})} | ({"ids": [mine, add_experiment(me)]} if path.endswith("/compare") else {})
         sent: dict[str, Any] = {"content": FILE} if path in QUERY and method == "POST" else {"json": body}

@@ -103,6 +103,31 @@ def test_from_signing_in_to_the_audit_trail(product: subprocess.Popen[str], clie
     check_clean_end(product)
 
 
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_sweep_over_an_uploaded_data_set(client: Client, settings: Settings) -> None:
+    save_small_model("bert", settings.home / "model")
+    write_rows(settings.home / "rows")
+    data = client.upload(settings.home / "rows" / "train.jsonl", name="letters")
+    assert client.validate_dataset(data["dataset_id"])["total_samples"] == data["newest"]["rows"]
+    config = small_config(settings.home / "model", settings.home / "rows").model_dump(mode="json")
+    config["data"]["dataset_name"] = data["dataset_id"]
+    sweep_id = client.submit_sweep(config, {"training.learning_rate": [1e-5, 2e-3]})
+    done = client.wait_sweep(sweep_id, seconds=JOB_SECONDS)
+    assert (done["status"], done["trials"], done["error"]) == ("SUCCESS", {"SUCCESS": 2}, None)
+    trials = client.sweep_trials(sweep_id)
+    assert [trial["overrides"] for trial in trials] == [
+        {"training.learning_rate": 1e-5}, {"training.learning_rate": 2e-3},
+    ]  # fmt: skip
+    assert done["best"]["experiment_id"] == max(trials, key=lambda trial: trial["score"])["experiment_id"]
+    assert {item["owner"] for item in client.experiments(sweep_id=sweep_id)["items"]} == {"u1"}
+    assert "<svg" in client.sweep_report(sweep_id)
+    assert client.request("GET", f"/models/{done['best']['experiment_id']}/history")[0]["by"] == "u1"
+    with pytest.raises(ApiError) as used:
+        client.delete_dataset(data["dataset_id"])
+    assert used.value.status == 409
+
+
 def check_audit(client: Client, settings: Settings, experiment_id: str) -> None:
     with pytest.raises(ApiError) as refused, Client(f"http://127.0.0.1:{settings.api_port}") as stranger:
         stranger.sign_in(ADMIN, "wrong password")

@@ -19,13 +19,14 @@ from loramill.jobs.supervise import Supervisor
 from loramill.settings import Settings
 
 SUCCEEDS_SLOWLY = """
-import sys, time
+import json, sys, time
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
 settings = Settings.load()
-name, attempt = sys.argv[1], int(sys.argv[2])
+work = json.loads(sys.stdin.readline())
+name, attempt = work["job"], work["attempt"]
 with Database(settings.effective_database_url).transaction() as session:
     ExperimentStore(session).mark_finished(name, {}, attempt=attempt)
 time.sleep(4)
@@ -33,8 +34,9 @@ ExperimentFolder.open(settings.results_folder, name).append_event({"type": "stat
 """
 IGNORES_SIGNALS = """
 import signal, subprocess, sys, time
+sys.stdin.readline()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", sys.argv[1]], start_new_session=True)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
 time.sleep(300)
 """
 

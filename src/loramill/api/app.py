@@ -21,6 +21,7 @@ from loramill.api.routes import (
     quotas,
     sessions,
     suspects,
+    sweeps,
     tasks,
     users,
 )
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     for routes in (
         sessions,
         tasks,
+        sweeps,
         configs,
         experiments,
         curves,

@@ -9,21 +9,20 @@ from collections.abc import AsyncIterator
 from fastapi.sse import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from loramill.api.dependencies import folder_of
-from loramill.api.schemas import has_ended
 from loramill.api.services import AppServices
 from loramill.errors import NotFoundError
-from loramill.experiments.models import Experiment
-from loramill.experiments.store import ExperimentStore
+from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import FINISHED
+from loramill.jobs.job_tables import JobRow, find_job, kind_of, results_of
 
 LOOK_SECONDS = 0.5
 
 
-async def follow_events(services: AppServices, row: Experiment, *, after: int) -> AsyncIterator[ServerSentEvent]:
+async def follow_events(services: AppServices, row: JobRow, *, after: int) -> AsyncIterator[ServerSentEvent]:
     """The events behind line ``after``, until the run has ended and its last one was sent."""
     place, line, seen_ended = 0, 0, False
     while True:
-        ended = await run_in_threadpool(_has_ended, services, row.id)
+        ended = await run_in_threadpool(_has_ended, services, row)
         lines, place = await run_in_threadpool(_read_lines, services, row, place)
         for text in lines:
             line += 1
@@ -36,16 +35,17 @@ async def follow_events(services: AppServices, row: Experiment, *, after: int) -
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _has_ended(services: AppServices, experiment_id: str) -> bool:
+def _has_ended(services: AppServices, row: JobRow) -> bool:
     with services.database.reading() as session:
-        row = ExperimentStore(session).find(experiment_id)
-    return row is None or has_ended(row)
+        now = find_job(session, kind_of(row), row.id)
+    return now is None or now.status in FINISHED
 
 
-def _read_lines(services: AppServices, row: Experiment, place: int) -> tuple[list[bytes], int]:
+def _read_lines(services: AppServices, row: JobRow, place: int) -> tuple[list[bytes], int]:
     """Whole lines from byte ``place`` on, and where the next one begins; a line that is being written waits."""
     try:
-        with folder_of(services, row).events_file.open("rb") as file:
+        folder = ExperimentFolder.open(results_of(services.settings.results_folder, kind_of(row)), row.id)
+        with folder.events_file.open("rb") as file:
             file.seek(place)
             content = file.read()
     except (FileNotFoundError, NotFoundError):

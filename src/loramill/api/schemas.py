@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 
 from loramill.experiments.filters import ExperimentFilter
-from loramill.experiments.models import FINISHED, Experiment, Status
+from loramill.experiments.models import Experiment, Status
 from loramill.experiments.search import MAX_LIMIT, Order
 
 
@@ -172,7 +172,3 @@ class AuditQuery(Body):
     start_time: float | None = Field(None, description="Unix seconds.", allow_inf_nan=False)
     end_time: float | None = Field(None, description="Unix seconds.", allow_inf_nan=False)
     limit: int = Field(100, ge=1, le=1000)
-
-
-def has_ended(row: Experiment) -> bool:
-    return row.status in FINISHED

@@ -34,43 +34,18 @@ GROUPING = ("status", "owner", "model_name", "dataset_name", "sweep_id")
 """Columns that readers filter by, newest first; their indices carry the time for that."""
 
 
-def _fold_name(context: Any) -> str:
-    name: str = context.get_current_parameters()["name"]
-    return name.casefold()
-
-
-class Experiment(Base):
-    """One run: what was asked for, how it went, where it stands in the queue, and its place in the registry."""
-
-    __tablename__ = "experiment"
+class QueueColumns:
+    """What a row needs to wait in the queue, to be worked on by one worker at a time, and to say how it ended."""
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(255), unique=True)
-    name: Mapped[str] = mapped_column(String(255))
-    folded_name: Mapped[str] = mapped_column(String(255), default=_fold_name, doc="For search and sort in any case.")
-    folder: Mapped[str] = mapped_column(Text, doc="Path of the files, relative to the results folder.")
     status: Mapped[str] = mapped_column(String(16), default=Status.PENDING)
     owner: Mapped[str | None] = mapped_column(String(64))
-    model_name: Mapped[str] = mapped_column(String(255))
-    dataset_name: Mapped[str] = mapped_column(String(255))
-    task: Mapped[str] = mapped_column(String(32))
-    language: Mapped[str | None] = mapped_column(String(32))
-    source: Mapped[str] = mapped_column(String(32), default="loramill", doc="loramill, or where it was imported from.")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    train_runtime: Mapped[float | None] = mapped_column(Float(53), doc="Seconds.")
-    eval_accuracy: Mapped[float | None] = mapped_column(Float(53))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
-    notes: Mapped[str] = mapped_column(Text, default="")
-    archived: Mapped[bool] = mapped_column(default=False, server_default=false())
-    sweep_id: Mapped[str | None] = mapped_column(String(255))
-    parent_id: Mapped[str | None] = mapped_column(String(255), doc="Experiment that this one repeats or goes on from.")
-    parent_relation: Mapped[str | None] = mapped_column(String(16), doc="reproduce, or whatever made it a child.")
-    stage: Mapped[str | None] = mapped_column(String(16), doc="Registry: staging, production or archived.")
-
-    task_id: Mapped[str | None] = mapped_column(String(255), unique=True)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     attempt: Mapped[int] = mapped_column(default=0, server_default="0", doc="Fences writes of a worker that lost it.")
@@ -83,6 +58,36 @@ class Experiment(Base):
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     resume: Mapped[bool] = mapped_column(default=False, server_default=false(), doc="Start from the last checkpoint.")
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+def _fold_name(context: Any) -> str:
+    name: str = context.get_current_parameters()["name"]
+    return name.casefold()
+
+
+class Experiment(QueueColumns, Base):
+    """One run: what was asked for, how it went, where it stands in the queue, and its place in the registry."""
+
+    __tablename__ = "experiment"
+
+    name: Mapped[str] = mapped_column(String(255))
+    folded_name: Mapped[str] = mapped_column(String(255), default=_fold_name, doc="For search and sort in any case.")
+    folder: Mapped[str] = mapped_column(Text, doc="Path of the files, relative to the results folder.")
+    model_name: Mapped[str] = mapped_column(String(255))
+    dataset_name: Mapped[str] = mapped_column(String(255))
+    task: Mapped[str] = mapped_column(String(32))
+    language: Mapped[str | None] = mapped_column(String(32))
+    source: Mapped[str] = mapped_column(String(32), default="loramill", doc="loramill, or where it was imported from.")
+    train_runtime: Mapped[float | None] = mapped_column(Float(53), doc="Seconds.")
+    eval_accuracy: Mapped[float | None] = mapped_column(Float(53))
+    notes: Mapped[str] = mapped_column(Text, default="")
+    archived: Mapped[bool] = mapped_column(default=False, server_default=false())
+    sweep_id: Mapped[str | None] = mapped_column(String(255))
+    parent_id: Mapped[str | None] = mapped_column(String(255), doc="Experiment that this one repeats or goes on from.")
+    parent_relation: Mapped[str | None] = mapped_column(String(16), doc="reproduce, or whatever made it a child.")
+    stage: Mapped[str | None] = mapped_column(String(16), doc="Registry: staging, production or archived.")
+
+    task_id: Mapped[str | None] = mapped_column(String(255), unique=True)
 
     config_row: Mapped[ExperimentConfigRow] = relationship(cascade="all, delete-orphan", passive_deletes=True)
 

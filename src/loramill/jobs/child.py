@@ -1,11 +1,12 @@
-"""The process that trains: ``python -m loramill.jobs.child EXPERIMENT ATTEMPT RESUME``.
+"""The process that trains: ``python -m loramill.jobs.child``, told on its standard input what to do (``children``).
 
 It has a process of its own, so that a crash, the memory and the threads of a run are never those of the worker, and
-so that cancelling it is killing it. Its standard input is the worker's lifeline (``supervise``).
+so that cancelling it is killing it. Its standard input is the worker's lifeline (``supervise``) from then on.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -18,31 +19,57 @@ from loramill.database import Database
 from loramill.errors import LoramillError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.jobs.execute import execute_training
+from loramill.jobs.execute_sweep import execute_sweep
+from loramill.jobs.job_tables import JobKind
 from loramill.jobs.lease import GIVE_UP_SECONDS, Claim
 from loramill.settings import Settings
 
 
-def main(experiment_id: str, attempt: int, resume: bool) -> None:
-    """Train, and record how it ended; only a run that was asked to stop is left to the worker to record."""
+def main() -> None:
+    """Wait for work, do it, and record how it ended; only a run that was asked to stop is left to the worker."""
+    import loramill.sweeps.run  # torch and all that follows: this is what a child does before there is work
+
+    del loramill
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    claim = hear_work()
     threading.Thread(target=die_with_worker, name="lifeline", daemon=True).start()
     settings = Settings.load()
     database = Database(settings.effective_database_url)
     try:
-        execute_training(
-            ExperimentFolder.open(settings.results_folder, experiment_id),
-            settings=settings,
-            database=database,
-            on_event=lambda _event: None,
-            should_stop=stop.is_set,
-            resume=resume,
-            claim=Claim(experiment_id, attempt, resume, claimed_at=time.monotonic()),
-        )
+        do(claim, settings, database, stop)
     except LoramillError as error:  # in the row already, or the row is somebody else's by now
-        logging.warning("%s: %s", experiment_id, error)
+        logging.warning("%s: %s", claim.experiment_id, error)
     finally:
         database.close()
+
+
+def do(claim: Claim, settings: Settings, database: Database, stop: threading.Event) -> None:
+    """Run the job of a claim."""
+    if claim.kind == JobKind.SWEEP:
+        execute_sweep(claim, settings=settings, database=database, should_stop=stop.is_set)
+        return
+    execute_training(
+        ExperimentFolder.open(settings.results_folder, claim.experiment_id),
+        settings=settings,
+        database=database,
+        on_event=lambda _event: None,
+        should_stop=stop.is_set,
+        resume=claim.resume,
+        claim=claim,
+    )
+
+
+def hear_work() -> Claim:
+    """The first line of standard input; ends the process when the worker ends before there is one."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)  # what follows the line belongs to the lifeline
+        if not byte:
+            sys.exit(0)
+        line += byte
+    work = json.loads(line)
+    return Claim(work["job"], work["attempt"], work["resume"], time.monotonic(), JobKind(work["kind"]))
 
 
 def die_with_worker() -> None:
@@ -58,4 +85,4 @@ def die_with_worker() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume")
+    main()

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from sqlalchemy import case, update
 from sqlalchemy.orm import Session
 
-from loramill.errors import ConflictError
+from loramill.errors import ConflictError, NotFoundError
 from loramill.experiments.models import FINISHED, Experiment, Status
-from loramill.experiments.store import ExperimentStore
+from loramill.jobs.job_tables import TABLES, JobKind, JobRow, end_trials, find_job, may_be_taken
 
 RESUMABLE = (Status.FAILURE, Status.REVOKED)
 
 
-def request_cancel(session: Session, experiment_id: str) -> bool:
+def request_cancel(session: Session, experiment_id: str, kind: JobKind = JobKind.RUN) -> bool:
     """End a job: at once while it waits, otherwise as soon as its worker renews its lease.
 
     One UPDATE, so that a worker that claims it at the same moment either comes too late or hears of it.
@@ -23,37 +23,42 @@ def request_cancel(session: Session, experiment_id: str) -> bool:
         Whether there was anything to end; a job that has ended already stays as it is.
 
     Raises:
-        NotFoundError: no experiment has this id.
+        NotFoundError: no job has this id.
+        ConflictError: it is a trial, which ends with its sweep.
     """
-    waiting = Experiment.status == Status.PENDING
+    table, now = TABLES[kind], datetime.now(UTC)
+    waiting = table.status == Status.PENDING
     ended = session.execute(
-        update(Experiment)
-        .where(Experiment.id == experiment_id, Experiment.status.not_in(FINISHED))
+        update(table)
+        .where(table.id == experiment_id, table.status.not_in(FINISHED), may_be_taken(kind))
         .values(
             cancel_requested=True,
-            status=case((waiting, Status.REVOKED), else_=Experiment.status),
-            finished_at=case((waiting, datetime.now(UTC)), else_=Experiment.finished_at),
+            status=case((waiting, Status.REVOKED), else_=table.status),
+            finished_at=case((waiting, now), else_=table.finished_at),
         )
-        .returning(Experiment.number)
+        .returning(table.status)
         .execution_options(synchronize_session=False)
     ).first()
     if ended is None:
-        ExperimentStore(session).get(experiment_id)
+        _check_no_trial(get_job(session, experiment_id, kind))
+    elif kind == JobKind.SWEEP and ended.status == Status.REVOKED:
+        end_trials(session, experiment_id, status=Status.REVOKED, finished_at=now)
     return ended is not None
 
 
-def request_resume(session: Session, experiment_id: str) -> None:
+def request_resume(session: Session, experiment_id: str, kind: JobKind = JobKind.RUN) -> None:
     """Let a job that failed or was cancelled wait again, to go on from its last checkpoint.
 
     Publish its id after the commit.
 
     Raises:
-        NotFoundError: no experiment has this id.
-        ConflictError: it has not ended, or it succeeded.
+        NotFoundError: no job has this id.
+        ConflictError: it has not ended, or it succeeded, or it is a trial, which goes on with its sweep.
     """
+    table = TABLES[kind]
     waiting = session.execute(
-        update(Experiment)
-        .where(Experiment.id == experiment_id, Experiment.status.in_(RESUMABLE))
+        update(table)
+        .where(table.id == experiment_id, table.status.in_(RESUMABLE), may_be_taken(kind))
         .values(
             status=Status.PENDING,
             resume=True,
@@ -66,9 +71,23 @@ def request_resume(session: Session, experiment_id: str) -> None:
             error_code=None,
             error_message=None,
         )
-        .returning(Experiment.number)
+        .returning(table.number)
         .execution_options(synchronize_session=False)
     ).first()
     if waiting is None:
-        status = ExperimentStore(session).get(experiment_id).status
-        raise ConflictError(f"Experiment {experiment_id!r} is {status}.", fix="Only failed or cancelled ones go on.")
+        job = get_job(session, experiment_id, kind)
+        _check_no_trial(job)
+        raise ConflictError(f"{experiment_id!r} is {job.status}.", fix="Only failed or cancelled ones go on.")
+
+
+def get_job(session: Session, job_id: str, kind: JobKind) -> JobRow:
+    """Raises ``NotFoundError``."""
+    job = find_job(session, kind, job_id)
+    if job is None:
+        raise NotFoundError(f"There is no such {kind}.", fix="See `loramill experiments list`.")
+    return job
+
+
+def _check_no_trial(job: JobRow) -> None:
+    if isinstance(job, Experiment) and job.sweep_id is not None and job.status not in FINISHED - set(RESUMABLE):
+        raise ConflictError(f"{job.id!r} is a trial.", fix=f"Ask for its whole sweep: {job.sweep_id}")

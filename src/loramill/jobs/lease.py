@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -25,7 +26,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from loramill.database import Database
+from loramill.errors import ConflictError
 from loramill.experiments.models import Experiment, Status
+from loramill.jobs.job_tables import TABLES, JobKind, SweepJob, end_trials, may_be_taken
 
 LEASE_SECONDS = 30.0
 """A row whose lease was not renewed for so long is taken from its worker."""
@@ -43,9 +46,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on an experiment.
+    """The right to work on a run or a sweep.
 
     Args:
+        experiment_id: the run's, or the sweep's.
         attempt: 1 for the first worker, counted up for each further one; fences every write.
         resume: go on from the last checkpoint.
         claimed_at: monotonic seconds, from just before the claim.
@@ -55,6 +59,11 @@ class Claim:
     attempt: int
     resume: bool
     claimed_at: float = field(compare=False)
+    kind: JobKind = JobKind.RUN
+
+    @property
+    def table(self) -> type[Experiment] | type[SweepJob]:
+        return TABLES[self.kind]
 
 
 class LeaseState(StrEnum):
@@ -66,24 +75,37 @@ class LeaseState(StrEnum):
 
 
 def claim(session: Session, experiment_id: str, *, worker: str) -> Claim | None:
-    """Take a waiting experiment; ``None`` when it is not waiting: taken, finished, cancelled or deleted."""
+    """Take a waiting run or sweep; ``None`` when it is not waiting: taken, finished, cancelled or deleted."""
     claimed_at = time.monotonic()
     now = datetime.now(UTC)
-    taken = session.execute(
-        update(Experiment)
-        .where(Experiment.id == experiment_id, Experiment.status == Status.PENDING)
-        .values(
-            status=Status.STARTED,
-            attempt=Experiment.attempt + 1,
-            worker=worker,
-            lease_until=_lease_end(),
-            not_before=None,
-            started_at=func.coalesce(Experiment.started_at, now),
-        )
-        .returning(Experiment.attempt, Experiment.resume)
-        .execution_options(synchronize_session=False)
-    ).first()
-    return None if taken is None else Claim(experiment_id, taken.attempt, taken.resume, claimed_at)
+    for kind, table in TABLES.items():
+        taken = session.execute(
+            update(table)
+            .where(table.id == experiment_id, table.status == Status.PENDING, may_be_taken(kind))
+            .values(
+                status=Status.STARTED,
+                attempt=table.attempt + 1,
+                worker=worker,
+                lease_until=_lease_end(),
+                not_before=None,
+                started_at=func.coalesce(table.started_at, now),
+            )
+            .returning(table.attempt, table.resume)
+            .execution_options(synchronize_session=False)
+        ).first()
+        if taken is not None:
+            return Claim(experiment_id, taken.attempt, taken.resume, claimed_at, kind)
+    return None
+
+
+def require_held(session: Session, claim: Claim) -> None:
+    """Hold a claim's row until the transaction ends, so that what else it writes is fenced too.
+
+    Raises:
+        ConflictError: the claim was lost.
+    """
+    if _change(session, claim, attempt=claim.attempt) is None:
+        raise ConflictError(f"Attempt {claim.attempt} at {claim.experiment_id!r} was lost.")
 
 
 def renew(session: Session, claim: Claim) -> LeaseState:
@@ -97,6 +119,32 @@ def renew(session: Session, claim: Claim) -> LeaseState:
 def record_checkpoint(session: Session, claim: Claim) -> None:
     """Note that the next attempt has something to go on from: setbacks are counted from here."""
     _change(session, claim, setbacks=0, resume=True)
+
+
+def record_progress(session: Session, claim: Claim, progress: Mapping[str, Any]) -> None:
+    """Note how the work is going on."""
+    _change(session, claim, status=Status.PROGRESS, progress=dict(progress))
+
+
+def finish(session: Session, claim: Claim, *, progress: Mapping[str, Any]) -> None:
+    """Note success.
+
+    Raises:
+        ConflictError: the claim was lost.
+    """
+    ended = {"status": Status.SUCCESS, "finished_at": datetime.now(UTC), "progress": dict(progress)}
+    if _change(session, claim, **ended) is None:
+        raise ConflictError(f"Attempt {claim.attempt} at {claim.experiment_id!r} was lost.")
+
+
+def revoke(session: Session, claim: Claim) -> bool:
+    """End a job as its owner wished, and with a sweep its trials. Returns whether it was still ours to end."""
+    ended = {"status": Status.REVOKED, "finished_at": datetime.now(UTC)}
+    if _change(session, claim, **ended) is None:
+        return False
+    if claim.kind == JobKind.SWEEP:
+        end_trials(session, claim.experiment_id, **ended)
+    return True
 
 
 def give_back(session: Session, claim: Claim) -> bool:
@@ -169,13 +217,12 @@ class LeaseKeeper:
 
 def _change(session: Session, claim: Claim, **values: Any) -> bool | None:
     """Write to the row of a claim while it holds: whether it was cancelled, or ``None`` when it holds no longer."""
+    table = claim.table
     changed = session.execute(
-        update(Experiment)
-        .where(
-            Experiment.id == claim.experiment_id, Experiment.attempt == claim.attempt, Experiment.status.in_(AT_WORK)
-        )
+        update(table)
+        .where(table.id == claim.experiment_id, table.attempt == claim.attempt, table.status.in_(AT_WORK))
         .values(**values)
-        .returning(Experiment.cancel_requested)
+        .returning(table.cancel_requested)
         .execution_options(synchronize_session=False)
     ).first()
     return None if changed is None else bool(changed.cancel_requested)

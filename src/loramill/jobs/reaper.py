@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 
 from loramill.database import Database
 from loramill.errors import WorkerLostError
-from loramill.experiments.models import Experiment, Status
+from loramill.experiments.models import Status
+from loramill.jobs.job_tables import TABLES, JobKind, lock_job, may_be_taken
 from loramill.jobs.lease import AT_WORK, LEASE_SECONDS
 from loramill.jobs.retries import MAX_DELAY_SECONDS, set_back
 
@@ -40,6 +41,7 @@ class Reaped:
 class Lease(NamedTuple):
     """A lease as it was seen; the same as long as nobody renewed it."""
 
+    kind: JobKind
     experiment_id: str
     attempt: int
     lease_until: datetime
@@ -91,57 +93,63 @@ class Reaper:
         )
 
     def _silent_leases(self) -> list[Lease]:
-        held = select(Experiment.id, Experiment.attempt, Experiment.lease_until).where(Experiment.status.in_(AT_WORK))
+        seen: list[Lease] = []
         with self._database.reading() as session:
-            seen = [Lease(name, attempt, until) for name, attempt, until in session.execute(held) if until]
+            for kind, table in TABLES.items():
+                held = select(table.id, table.attempt, table.lease_until).where(table.status.in_(AT_WORK))
+                seen += [Lease(kind, name, number, until) for name, number, until in session.execute(held) if until]
         now = self._clock()
         self._leases = {lease: self._leases.get(lease, now) for lease in seen}
         return [lease for lease, since in self._leases.items() if now - since >= self._lease_seconds]
 
     def _end(self, session: Session, lease: Lease) -> Status | None:
         """Take a row from its worker, unless the worker was heard in the meantime. Returns the new status."""
-        experiment = session.scalar(
-            select(Experiment)
-            .where(
-                Experiment.id == lease.experiment_id,
-                Experiment.attempt == lease.attempt,
-                Experiment.lease_until == lease.lease_until,
-                Experiment.status.in_(AT_WORK),
-            )
-            .with_for_update()
+        table = TABLES[lease.kind]
+        row = lock_job(
+            session,
+            lease.kind,
+            table.id == lease.experiment_id,
+            table.attempt == lease.attempt,
+            table.lease_until == lease.lease_until,
+            table.status.in_(AT_WORK),
         )
-        if experiment is None:
+        if row is None:
             return None
-        lost = WorkerLostError(f"The worker {experiment.worker} was lost, and so were those before it.")
-        return set_back(experiment, lost)
+        return set_back(
+            session, row, WorkerLostError(f"The worker {row.worker} was lost, and so were those before it.")
+        )
 
     def _take_due(self) -> list[str]:
         """Jobs whose delay is over; ``not_before`` goes, so that only one reaper sends each."""
-        due = (
-            update(Experiment)
-            .where(Experiment.status == Status.PENDING, Experiment.not_before <= datetime.now(UTC))
-            .values(not_before=None)
-            .returning(Experiment.id)
-        )
+        taken: list[str] = []
         with self._database.transaction() as session:
-            return [*session.scalars(due.execution_options(synchronize_session=False))]
+            for table in TABLES.values():
+                due = (
+                    update(table)
+                    .where(table.status == Status.PENDING, table.not_before <= datetime.now(UTC))
+                    .values(not_before=None)
+                    .returning(table.id)
+                )
+                taken += session.scalars(due.execution_options(synchronize_session=False))
+        return taken
 
     def _find_unheard(self) -> list[str]:
         """Jobs that wait, seen so for a while, although the queue is empty: their message was lost.
 
         Or the clock on the wall went back, and what was to wait for seconds would now wait for an hour.
         """
-        waits = (
-            select(Experiment.id, Experiment.attempt, Experiment.not_before)
-            .where(Experiment.status == Status.PENDING)
-            .order_by(Experiment.priority.desc(), Experiment.number)
-            .limit(BATCH_ROWS)
-        )
+        patience: dict[tuple[str, int], float] = {}
         with self._database.reading() as session:
-            patience = {
-                (row.id, row.attempt): self._resend_seconds if row.not_before is None else MAX_DELAY_SECONDS
-                for row in session.execute(waits)
-            }
+            for kind, table in TABLES.items():
+                waits = (
+                    select(table.id, table.attempt, table.not_before)
+                    .where(table.status == Status.PENDING, may_be_taken(kind))
+                    .order_by(table.priority.desc(), table.number)
+                    .limit(BATCH_ROWS)
+                )
+                for row in session.execute(waits):
+                    seconds = self._resend_seconds if row.not_before is None else MAX_DELAY_SECONDS
+                    patience[row.id, row.attempt] = seconds
         now = self._clock()
         self._waiting = {job: self._waiting.get(job, now) for job in patience}
         unheard = [job for job, since in self._waiting.items() if now - since >= patience[job]]

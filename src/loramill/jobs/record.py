@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from structlog.typing import FilteringBoundLogger
 
 from loramill.database import Database
@@ -47,7 +49,15 @@ class RunRecord:
         self._claim = claim
         self._attempt = claim.attempt if claim else None
         self._progress_at = -PROGRESS_SECONDS
+        self.guard: Callable[[Session], None] = lambda _session: None
         self._trackers: Trackers | None = None
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Session]:
+        """A transaction that changes nothing when ``guard`` says that the work is somebody else's by now."""
+        with self._database.transaction() as session:
+            self.guard(session)
+            yield session
 
     def report_to(self, trackers: Trackers) -> None:
         """Send the events that follow, and the final numbers, to other tools as well."""
@@ -69,7 +79,7 @@ class RunRecord:
 
     def started(self, *, resumed: bool) -> None:
         if self._claim is None:
-            with self._database.transaction() as session:
+            with self._changing() as session:
                 store = ExperimentStore(session)
                 if resumed:
                     store.mark_resumed(self._folder.id)
@@ -83,7 +93,7 @@ class RunRecord:
             ConflictError: another attempt took the work over.
         """
         data = self._folder.read_data()
-        with self._database.transaction() as session:
+        with self._changing() as session:
             store = ExperimentStore(session)
             store.mark_finished(self._folder.id, metrics, attempt=self._attempt)
             for role in ("train", "eval"):
@@ -93,7 +103,7 @@ class RunRecord:
 
     def stopped(self) -> None:
         """Ended before its end, with a checkpoint to go on from."""
-        with self._database.transaction() as session:
+        with self._changing() as session:
             ExperimentStore(session).mark_revoked(self._folder.id, attempt=self._attempt)
         self.emit({"type": "status", "status": "REVOKED"})
         self._close({}, succeeded=False)
@@ -107,7 +117,7 @@ class RunRecord:
             self._log.warning("The failure was not recorded", reason=str(unrecorded))
 
     def _record_failure(self, known: LoramillError) -> None:
-        with self._database.transaction() as session:
+        with self._changing() as session:
             if self._claim is not None:
                 status = fail_or_retry(session, self._claim, known)
             else:
@@ -132,11 +142,11 @@ class RunRecord:
         if self._claim is None:
             return
         if event["type"] == "checkpoint":
-            with self._database.transaction() as session:
+            with self._changing() as session:
                 record_checkpoint(session, self._claim)
         now = time.monotonic()
         if event["type"] in ("log", "eval") and now - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = now
             progress = {key: value for key, value in event.items() if key != "type"}
-            with self._database.transaction() as session:
+            with self._changing() as session:
                 ExperimentStore(session).mark_progress(self._folder.id, progress, attempt=self._attempt)

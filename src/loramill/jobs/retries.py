@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from loramill.errors import LoramillError, OutOfMemoryError, WorkerLostError
-from loramill.experiments.models import Experiment, Status
+from loramill.experiments.models import Status
+from loramill.jobs.job_tables import JobRow, end_row, lock_job
 from loramill.jobs.lease import AT_WORK, Claim
 
 MAX_SETBACKS = {OutOfMemoryError.code: 3, WorkerLostError.code: 20}
@@ -20,29 +20,26 @@ MAX_DELAY_SECONDS = 60.0
 
 def fail_or_retry(session: Session, claim: Claim, error: LoramillError) -> Status | None:
     """Record the error that ended an attempt. Returns the job's new status; ``None`` when the claim was lost before."""
-    experiment = session.scalar(
-        select(Experiment)
-        .where(
-            Experiment.id == claim.experiment_id, Experiment.attempt == claim.attempt, Experiment.status.in_(AT_WORK)
-        )
-        .with_for_update()
+    table = claim.table
+    row = lock_job(
+        session, claim.kind, table.id == claim.experiment_id, table.attempt == claim.attempt, table.status.in_(AT_WORK)
     )
-    return None if experiment is None else set_back(experiment, error)
+    return None if row is None else set_back(session, row, error)
 
 
-def set_back(experiment: Experiment, error: LoramillError) -> Status:
+def set_back(session: Session, experiment: JobRow, error: LoramillError) -> Status:
     """Take a locked row from its worker: waiting again, or ended by its owner's wish, or failed."""
     now = datetime.now(UTC)
     experiment.setbacks += 1
     experiment.worker = experiment.lease_until = None
     if experiment.cancel_requested:
-        experiment.status, experiment.finished_at = Status.REVOKED, now
+        end_row(session, experiment, Status.REVOKED, finished_at=now)
     elif experiment.setbacks < MAX_SETBACKS.get(error.code, 0):
         experiment.status, experiment.resume = Status.PENDING, True
         experiment.not_before = now + retry_delay(experiment.setbacks)
     else:
-        experiment.status, experiment.finished_at = Status.FAILURE, now
-        experiment.error_code, experiment.error_message = error.code, str(error)
+        told = {"error_code": error.code, "error_message": str(error).replace("\0", "")}
+        end_row(session, experiment, Status.FAILURE, finished_at=now, **told)
     return Status(experiment.status)
 
 

@@ -22,6 +22,7 @@ from loramill.errors import ConflictError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.store import ExperimentStore, NewExperiment
+from loramill.jobs.job_tables import TABLES, JobKind, may_be_taken
 from loramill.settings import Settings
 
 SUBMIT_ACTION = "task.submit"
@@ -127,11 +128,18 @@ def count_usage(session: Session, owner: str) -> Usage:
     mine = select(func.count()).select_from(Experiment).where(Experiment.owner == owner)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     return Usage(
-        concurrent_jobs=session.scalar(mine.where(Experiment.status.not_in(FINISHED))) or 0,
+        concurrent_jobs=sum(_unfinished(session, kind, owner) for kind in JobKind),
         daily_submits=session.scalar(mine.where(Experiment.created_at > yesterday)) or 0,
         stored_experiments=session.scalar(mine) or 0,
         stored_bytes=DatasetStore(session).stored_bytes(owner),
     )
+
+
+def _unfinished(session: Session, kind: JobKind, owner: str) -> int:
+    """Jobs that wait or run; a sweep is one, however many trials it has."""
+    table = TABLES[kind]
+    counted = select(func.count()).select_from(table)
+    return session.scalar(counted.where(table.owner == owner, table.status.not_in(FINISHED), may_be_taken(kind))) or 0
 
 
 def find_task(session: Session, task_id: str) -> Experiment | None:

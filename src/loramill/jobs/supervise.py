@@ -9,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.database import Database
-from loramill.errors import ConflictError, LoramillError, WorkerLostError
+from loramill.errors import LoramillError, WorkerLostError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import FINISHED, Status
-from loramill.experiments.store import ExperimentStore
-from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim, give_back
+from loramill.jobs.children import Child, Children
+from loramill.jobs.job_tables import find_job, results_of
+from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim, give_back, revoke
 from loramill.jobs.retries import fail_or_retry
 from loramill.settings import Settings
 
@@ -43,7 +43,8 @@ class Supervisor:
     Args:
         worker: name of this worker, as the row shows it.
         draining: whether the worker shuts down; its job is given back then, and goes on elsewhere.
-        command: what the child runs, before its three arguments.
+        command: what a child runs (see ``children``).
+        ready: children that wait for work.
     """
 
     def __init__(
@@ -54,12 +55,24 @@ class Supervisor:
         worker: str,
         draining: Callable[[], bool],
         command: tuple[str, ...] = (sys.executable, "-m", "loramill.jobs.child"),
+        ready: int = 0,
     ) -> None:
         self._settings = settings
         self._database = database
         self._worker = worker
         self._draining = draining
-        self._command = command
+        ours = {"LORAMILL_HOME": str(settings.home.absolute()), "DATABASE_URL": database.url}
+        inherited = {name: value for name, value in os.environ.items() if name not in WORKERS_SECRETS}
+        self.children = Children(command, {**inherited, **ours}, ready=ready)
+
+    @contextlib.contextmanager
+    def ready_children(self) -> Iterator[None]:
+        """Children wait for work as long as the block lasts."""
+        self.children.prepare()
+        try:
+            yield
+        finally:
+            self.children.close()
 
     def work_on(self, experiment_id: str) -> None:
         """Do a job if it waits; a message about one that does not is a message too many, and changes nothing."""
@@ -70,53 +83,30 @@ class Supervisor:
         if claimed is None:
             return
         log.info("Attempt %d at %s begins", claimed.attempt, experiment_id)
-        with LeaseKeeper(self._database, claimed) as keeper, self._child(claimed) as (child, lifeline):
-            reason = self._watch(child, lifeline, keeper)
+        with LeaseKeeper(self._database, claimed) as keeper, self.children.working(assignment(claimed)) as child:
+            reason = self._watch(child, keeper)
             if keeper.was_refused and self._ended_by(claimed):
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(STOP_SECONDS)
-            exit_code = end_tree(child, patience=0.0 if reason == LeaseState.LOST else STOP_SECONDS)
+                    child.process.wait(STOP_SECONDS)
+            exit_code = child.end(patience=0.0 if reason == LeaseState.LOST else STOP_SECONDS)
         log.info("Attempt %d at %s ended: %s, exit code %s", claimed.attempt, experiment_id, reason, exit_code)
         self._settle(claimed, reason, exit_code)
+        self.children.prepare()
 
-    @contextlib.contextmanager
-    def _child(self, claimed: Claim) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-        """A process in a group of its own and its lifeline; nothing of it is left when the block ends."""
-        arguments = (claimed.experiment_id, str(claimed.attempt), "resume" if claimed.resume else "start")
-        inherited = {name: value for name, value in os.environ.items() if name not in WORKERS_SECRETS}
-        ours = {"LORAMILL_HOME": str(self._settings.home.absolute()), "DATABASE_URL": self._database.url}
-        end, lifeline = os.pipe()
-        try:
-            child = subprocess.Popen(  # noqa: S603
-                [*self._command, *arguments],
-                stdin=end,
-                stdout=subprocess.DEVNULL,
-                env={**inherited, **ours},
-                start_new_session=True,
-            )
-            try:
-                yield child, lifeline
-            finally:
-                end_tree(child, patience=0.0)
-        finally:
-            os.close(end)
-            os.close(lifeline)
-
-    def _watch(self, child: subprocess.Popen[bytes], lifeline: int, keeper: LeaseKeeper) -> LeaseState:
+    def _watch(self, child: Child, keeper: LeaseKeeper) -> LeaseState:
         """Wait until the child ends, or has to. Draining is told as ``HELD``: the work is still ours and wanted."""
-        while child.poll() is None and not self._draining():
+        while child.process.poll() is None and not self._draining():
             if keeper.state != LeaseState.HELD:
                 return keeper.state
-            with contextlib.suppress(OSError):  # it has just ended
-                os.write(lifeline, b".")
+            child.keep_alive()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(LOOK_SECONDS)
+                child.process.wait(LOOK_SECONDS)
         return LeaseState.HELD
 
     def _ended_by(self, claimed: Claim) -> bool:
         """Whether this attempt ended the job: then its child has only its last event to write."""
         with self._database.reading() as session:
-            row = ExperimentStore(session).find(claimed.experiment_id)
+            row = find_job(session, claimed.kind, claimed.experiment_id)
         return row is not None and row.attempt == claimed.attempt and row.status in FINISHED
 
     def _settle(self, claimed: Claim, reason: LeaseState, exit_code: int) -> None:
@@ -124,7 +114,7 @@ class Supervisor:
         try:
             with self._database.transaction() as session:
                 if reason == LeaseState.CANCELLED:
-                    status = self._revoke(ExperimentStore(session), claimed)
+                    status = Status.REVOKED if revoke(session, claimed) else None
                 elif self._draining():
                     status = Status.PENDING if give_back(session, claimed) else None
                 else:
@@ -136,39 +126,21 @@ class Supervisor:
         if status is not None:
             self._tell(claimed, status)
 
-    def _revoke(self, store: ExperimentStore, claimed: Claim) -> Status | None:
-        try:
-            store.mark_revoked(claimed.experiment_id, attempt=claimed.attempt)
-        except ConflictError:  # it ended by itself at the same moment
-            return None
-        return Status.REVOKED
-
     def _tell(self, claimed: Claim, status: Status) -> None:
         event = {"time": time.time(), "type": "status", "status": status, "attempt": claimed.attempt}
         try:
-            folder = ExperimentFolder.open(self._settings.results_folder, claimed.experiment_id)
+            results = self._settings.results_folder
+            folder = ExperimentFolder.open(results_of(results, claimed.kind), claimed.experiment_id)
             folder.append_event(event)
         except LoramillError as error:
             log.warning("%s", error)
 
 
-def end_tree(child: subprocess.Popen[bytes], *, patience: float) -> int:
-    """Ask a process to end, wait ``patience`` seconds, then kill it and all that it started. Returns its exit code."""
-    started = _descendants(child)
-    if patience and child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(patience)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    for process in started:  # those that left the group
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    return child.wait()
-
-
-def _descendants(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    try:
-        return psutil.Process(child.pid).children(recursive=True)
-    except psutil.Error:
-        return []
+def assignment(claimed: Claim) -> dict[str, Any]:
+    """What a child is told."""
+    return {
+        "kind": claimed.kind,
+        "job": claimed.experiment_id,
+        "attempt": claimed.attempt,
+        "resume": claimed.resume,
+    }

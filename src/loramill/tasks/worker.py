@@ -41,7 +41,8 @@ def run_worker(settings: Settings, *, slots: int) -> None:
     with open_broker(settings) as broker, contextlib.closing(database):
         celery = create_celery(broker)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        register_training(celery, Supervisor(settings, database, worker=name, draining=draining.is_set))
+        supervisor = Supervisor(settings, database, worker=name, draining=draining.is_set, ready=slots)
+        register_training(celery, supervisor)
 
         def drain(**_signal: object) -> None:
             draining.set()
@@ -53,7 +54,7 @@ def run_worker(settings: Settings, *, slots: int) -> None:
 
         worker_shutting_down.connect(drain)
         worker_ready.connect(take)
-        with announced(broker, name, ready), reaping(database, broker, Publisher(celery)):
+        with announced(broker, name, ready), supervisor.ready_children(), reaping(database, broker, Publisher(celery)):
             worker = celery.Worker(
                 hostname=f"loramill@{name}",
                 pool="threads",
