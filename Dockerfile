@@ -142,34 +142,34 @@ ENTRYPOINT ["loramill"]
 FROM runtime AS api
 COPY --from=api-service /opt/loramill /opt/loramill
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/ready', timeout=10)"]
 CMD ["api", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM runtime AS ui
 COPY --from=ui-service /opt/loramill /opt/loramill
 EXPOSE 8501
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=10)"]
 CMD ["ui", "--host", "0.0.0.0", "--port", "8501"]
 
 FROM runtime AS worker
 COPY --from=cpu /opt/loramill /opt/loramill
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["loramill", "worker", "--check"]
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=5 CMD ["loramill", "worker", "--check"]
 CMD ["worker"]
 
 FROM runtime AS inference
 COPY --from=cpu /opt/loramill /opt/loramill
 EXPOSE 8002
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8002/health/ready', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8002/health/ready', timeout=10)"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8002", "--auth"]
 
 FROM runtime AS worker-cuda
 COPY --from=cuda /opt/loramill /opt/loramill
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["loramill", "worker", "--check"]
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=5 CMD ["loramill", "worker", "--check"]
 CMD ["worker"]
 
 FROM runtime AS inference-cuda
@@ -177,6 +177,6 @@ COPY --from=cuda /opt/loramill /opt/loramill
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8002
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8002/health/ready', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8002/health/ready', timeout=10)"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8002", "--auth"]
