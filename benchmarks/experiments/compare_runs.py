@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from run_folders import make_run
 
-RUNS, ROWS, TIMES = 20, 2_000, 20
+RUNS, ROWS, TIMES = 20, 2_000, 10
 
 
 def main() -> None:

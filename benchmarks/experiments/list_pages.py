@@ -28,7 +28,6 @@ from loramill.experiments.search import Order
 from loramill.experiments.store import ExperimentStore
 
 ROWS = 50
-DEEP_PAGE = 1_000
 OUR_BOUND, MLFLOW_BOUND = 0.7, 0.4
 """Our accuracies lie evenly in 0.5..1, those in MLflow in 0..1: both bounds let 60% pass."""
 
@@ -39,10 +38,10 @@ GOAL_RATIO = 100.0
 class Ours:
     """Pages through ``ExperimentStore``, a session each, as a request would."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, deep_page: int) -> None:
         self.database = Database(url)
         self.wanted, self.order = ExperimentFilter(min_accuracy=OUR_BOUND), Order("eval_f1_macro")
-        self.deep = self._cursor_of_page(DEEP_PAGE)
+        self.deep = self._cursor_of_page(deep_page)
 
     def page(self, cursor: str | None) -> int:
         with self.database.reading() as session:
@@ -64,10 +63,10 @@ class Ours:
 class Mlflow:
     """Pages through the store behind MLflow's ``search_runs``, without its server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, deep_page: int) -> None:
         self.store = SqlAlchemyStore(url, tempfile.gettempdir())
         self.experiment_id = self.store.get_experiment_by_name(EXPERIMENT).experiment_id
-        self.deep = SearchUtils.create_page_token((DEEP_PAGE - 1) * ROWS)
+        self.deep = SearchUtils.create_page_token((deep_page - 1) * ROWS)
 
     def page(self, token: str | None) -> int:
         return len(self._search(ROWS, token))
@@ -89,7 +88,7 @@ def measure(ours: Ours, mlflow: Mlflow, rounds: int, ours_per_round: int) -> dic
     turns = [("loramill", ours, ours_per_round), ("mlflow", mlflow, 2), ("loramill", ours, ours_per_round)]
     for _ in range(rounds):
         for who, side, times in turns:
-            for place, cursor in (("first page", None), (f"page {DEEP_PAGE:,}", side.deep)):
+            for place, cursor in (("first page", None), ("deep page", side.deep)):
                 taken.setdefault(f"{who}, {place}", []).extend(timed(side.page, cursor) for _ in range(times))
     return {name: summary(durations) for name, durations in taken.items()}
 
@@ -120,11 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ours")
     parser.add_argument("mlflow")
+    parser.add_argument("--deep-page", type=int, default=1_000, help="smaller databases have no page 1,000")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--ours-per-round", type=int, default=50)
     arguments = parser.parse_args()
-    figures = measure(Ours(arguments.ours), Mlflow(arguments.mlflow), arguments.rounds, arguments.ours_per_round)
-    for place in ("first page", f"page {DEEP_PAGE:,}"):
+    sides = Ours(arguments.ours, arguments.deep_page), Mlflow(arguments.mlflow, arguments.deep_page)
+    figures = measure(*sides, arguments.rounds, arguments.ours_per_round)
+    for place in ("first page", "deep page"):
         mine, theirs = figures[f"loramill, {place}"], figures[f"mlflow, {place}"]
         figures[f"ratio, {place}"] = {key: theirs[key] / mine[key] for key in ("p50", "p99", "cpu_p50")}
     figures["load"] = dict(zip(("1 min", "5 min", "15 min"), os.getloadavg(), strict=True))
