@@ -119,7 +119,10 @@ def _number(key: str, name: str, label: str, about: str, *, whole: bool) -> None
     low, high = _limits(FIELDS[key])
     placeholder = t("form.absent") if type(None) in _kinds(FIELDS[key].annotation) else None
     if whole:
-        limits = {"min_value": None if low is None else int(low), "max_value": None if high is None else int(high)}
+        limits: dict[str, Any] = {
+            "min_value": None if low is None else int(low),
+            "max_value": None if high is None else int(high),
+        }
         st.number_input(label, key=name, help=about, step=1, value=None, placeholder=placeholder, **limits)
         return
     step = STEPS.get(key, FRACTION_STEP)

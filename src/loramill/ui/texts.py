@@ -20,7 +20,7 @@ def read_texts(language: str) -> dict[str, str]:
     return texts
 
 
-def t(key: str, **values: object) -> str:
+def t(key: str, /, **values: object) -> str:
     """The text behind a key, with ``{values}`` filled in. They must be our own words or numbers."""
     text = read_texts(current_language())[key]
     return text.format(**values) if values else text

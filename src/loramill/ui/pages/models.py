@@ -32,8 +32,8 @@ def draw() -> None:
     if not found:
         return
     chosen = draw_table(found, key="models_table", owners=me().is_admin)
-    asked = st.query_params.get("model")
-    names = [item["id"] for item in found]
+    asked = st.query_params.get("model", "")
+    names: list[str] = [item["id"] for item in found]
     focus = chosen[0] if chosen else asked if asked in names else names[0]
     if chosen:
         st.query_params["model"] = focus
