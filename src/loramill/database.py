@@ -187,6 +187,15 @@ class Database:
             raise StorageError(f"pg_dump failed: {result.stderr.strip()}")
 
 
+def take_turns(session: Session, key: int) -> None:
+    """Hold a lock until the transaction ends: who names the same number waits.
+
+    On SQLite nobody else writes anyway while a transaction is open.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
 def newest_revision() -> str:
     """Id of the newest migration: the file names begin with it, and ids count up, so no import is needed."""
     return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))

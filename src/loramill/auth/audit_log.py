@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import event, select, text
+from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from loramill.auth.audit_chain import FIRST_LINK, AnchorFile, AuditEntry, AuditFinding, ChainCheck
 from loramill.auth.keys import audit_key
 from loramill.auth.models import AuditRow
-from loramill.database import Database
+from loramill.database import Database, take_turns
 from loramill.errors import ConfigError, LoramillError, Problem
 from loramill.redaction import one_line, redact
 from loramill.settings import Settings
@@ -28,7 +28,7 @@ MAX_UNIX_SECONDS = 1e11
 """The year 5138; keeps a query inside the column's 64 bits."""
 
 APPEND_LOCK = 7_264_532
-"""Any number, the same in every loramill: PostgreSQL's advisory lock around an append."""
+"""Of an append."""
 
 COLUMNS = tuple(getattr(AuditRow, name) for name in AuditEntry.__dataclass_fields__)
 
@@ -103,8 +103,7 @@ class AuditLog:
 
         Call it last: on PostgreSQL, whoever appends next waits until this transaction ends.
         """
-        if session.get_bind().dialect.name == "postgresql":
-            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK})
+        take_turns(session, APPEND_LOCK)
         newest = select(AuditRow.sequence, AuditRow.seal).order_by(AuditRow.sequence.desc()).limit(1)
         last, link = session.execute(newest).first() or (0, FIRST_LINK)
         entry = AuditEntry(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import IntegrityError
-
 from loramill.auth.audit_log import Actor
 from loramill.auth.authentication import Authentication
 from loramill.auth.models import Role
 from loramill.auth.users import UserStore, check_username
+from loramill.database import take_turns
 from loramill.errors import ConfigError, Problem
 from loramill.settings import Settings
+
+FIRST_ADMIN_LOCK = 7_264_533
 
 ENVIRONMENT = Actor("environment", None, "local")
 
@@ -31,13 +32,11 @@ def ensure_first_admin(settings: Settings, auth: Authentication) -> str | None:
         raise ConfigError([Problem(missing, None, "is not set, and the other one is")], source="environment")
     check_username(username)
     password_hash = auth.passwords.hash(password.get_secret_value())
-    try:
-        with auth.database.transaction() as session:
-            store = UserStore(session)
-            if store.count():
-                return None
-            admin = store.create(username, password_hash=password_hash, role=Role.ADMIN)
-            auth.audit.record(session, ENVIRONMENT, "user.create", admin.id)
-            return admin.id
-    except IntegrityError:  # another process made the same one at the same moment
-        return None
+    with auth.database.transaction() as session:
+        take_turns(session, FIRST_ADMIN_LOCK)
+        store = UserStore(session)
+        if store.count():  # another process was faster
+            return None
+        admin = store.create(username, password_hash=password_hash, role=Role.ADMIN)
+        auth.audit.record(session, ENVIRONMENT, "user.create", admin.id)
+        return admin.id
