@@ -22,6 +22,7 @@ from loramill.errors import ConfigError, LoramillError, Problem
 from loramill.experiments.folder import ExperimentFolder
 from loramill.jobs.execute import execute_training, recorded_config
 from loramill.jobs.submit import submit_training
+from loramill.jobs.together import follow_training, follows
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def train(
 ) -> None:
     """Train an adapter from a config. Every key of the config is a flag too."""
     settings = Settings.load()
+    if follows():
+        with stop_on_signals() as should_stop:
+            follow_training(settings, should_stop)
+        return
     if resume:
         overrides = read_overrides(context, assignments)
         folder = _folder_to_resume(resume, settings, overrides, config_file)

@@ -12,6 +12,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.trackers import Trackers
 from loramill.jobs.lease import Claim
 from loramill.jobs.record import EventSink, RunRecord
+from loramill.jobs.together import call_others
 from loramill.monitor.logs import open_run_log
 from loramill.settings import Settings
 
@@ -49,6 +50,7 @@ def execute_training(
             if config.training.report_to:
                 tree = config.model_dump(mode="json")
                 record.report_to(Trackers(config.training.report_to, folder, tree, log.warning))
+            call_others(folder, resume=resume, strict=strict)
             result = run_training(
                 config,
                 folder=folder,

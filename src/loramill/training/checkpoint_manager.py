@@ -47,10 +47,11 @@ class CheckpointManager:
 
     Args:
         artifacts: folder that holds them.
+        writes: whether this process is the one that writes them; the others of a group just remember.
     """
 
-    def __init__(self, artifacts: Path) -> None:
-        self._artifacts = artifacts
+    def __init__(self, artifacts: Path, *, writes: bool = True) -> None:
+        self._artifacts, self._writes = artifacts, writes
         self._known: list[Checkpoint] = []
 
     def path(self, checkpoint: Checkpoint) -> Path:
@@ -77,6 +78,9 @@ class CheckpointManager:
             DiskFullError, UnwritableError, StorageError: the checkpoints from before are untouched.
         """
         final = self.path(checkpoint)
+        if not self._writes:
+            self._known = [known for known in self._known if known.step != checkpoint.step] + [checkpoint]
+            return final
         staged = self._artifacts / f".{checkpoint.name}.part"
         with named_storage_errors(final):
             shutil.rmtree(staged, ignore_errors=True)
@@ -98,14 +102,15 @@ class CheckpointManager:
         Returns:
             The last checkpoint that is whole.
         """
-        for remains in self._artifacts.glob(".checkpoint*"):
+        for remains in self._artifacts.glob(".checkpoint*") if self._writes else ():
             _restore_or_drop(remains)
         self._known = []
         for folder in self._artifacts.glob("checkpoint-*"):
             try:
                 self._known.append(verify_checkpoint(folder))
             except CorruptFileError:
-                shutil.rmtree(folder, ignore_errors=True)
+                if self._writes:
+                    shutil.rmtree(folder, ignore_errors=True)
         return self.last
 
     def _keep_three(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -110,7 +111,8 @@ def _find(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
         others = "no GPU found" if kind == "cpu" else "found by itself"
-        return torch.device(kind, 0) if kind == "cuda" else torch.device(kind), others
+        own = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes on one machine each takes its own
+        return torch.device(kind, own) if kind == "cuda" else torch.device(kind), others
     device = torch.device(name)
     present = available[device.type] and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count())
     if not present:

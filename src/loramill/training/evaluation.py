@@ -21,6 +21,7 @@ from loramill.errors import ConfigError, NonFiniteLossError, Problem
 from loramill.files import named_storage_errors
 from loramill.training.device import is_out_of_memory, named_memory_errors
 from loramill.training.metrics import MEASURED, classification_metrics, multi_label_metrics, regression_metrics
+from loramill.training.processes import ALONE, Processes
 
 LOWER_IS_BETTER = {"loss", "log_loss", "ece", "hamming_loss", "mse", "mae"}
 MEMORY_TRIES = 5
@@ -44,14 +45,23 @@ class Evaluation:
     metrics: dict[str, Any]
 
 
-def evaluate(bank: AdapterBank, adapter: int, data: LabelledTokens, label_names: Sequence[str]) -> Evaluation:
+def evaluate(
+    bank: AdapterBank,
+    adapter: int,
+    data: LabelledTokens,
+    label_names: Sequence[str],
+    processes: Processes = ALONE,
+) -> Evaluation:
     """Measure one adapter of the bank on all rows of ``data``.
+
+    Args:
+        processes: that share the rows; each gets the whole result.
 
     Raises:
         NonFiniteLossError: the adapter gives NaN or infinity for a row.
         OutOfMemoryError: even small batches do not fit.
     """
-    logits = _predict(bank, adapter, data).float()
+    logits = _predict_together(bank, adapter, data, processes).float()
     chances = probabilities(logits, data.problem_type)
     losses = row_losses(logits, data.labels, data.problem_type)
     if not torch.isfinite(losses).all():
@@ -62,6 +72,17 @@ def evaluate(bank: AdapterBank, adapter: int, data: LabelledTokens, label_names:
         )
     metrics = {"loss": float(losses.mean()), **_metrics(chances, data, label_names), "samples": len(data)}
     return Evaluation(logits, chances, losses, metrics)
+
+
+def _predict_together(bank: AdapterBank, adapter: int, data: LabelledTokens, processes: Processes) -> Tensor:
+    """Logits of all rows, of which every process computes its share."""
+    if processes.count == 1:
+        return _predict(bank, adapter, data)
+    rows = processes.share(np.arange(len(data)))
+    logits = torch.zeros(len(data), bank.adapters[adapter].spec.labels)
+    if len(rows):
+        logits[torch.from_numpy(rows)] = _predict(bank, adapter, data.take(rows)).float()
+    return processes.sum_rows(logits)
 
 
 def _predict(bank: AdapterBank, adapter: int, data: LabelledTokens) -> Tensor:

@@ -22,6 +22,7 @@ SAVE_INTERVAL_SECONDS = 60.0
 """Without ``save_steps`` a checkpoint is saved at least this often, so that a crash costs a minute, not the run."""
 
 StopReason = Literal["stopped", "time_limit"]
+STOP_REASONS: tuple[StopReason, ...] = ("stopped", "time_limit")
 
 
 class StepObserver(Protocol):
@@ -84,7 +85,7 @@ def train_trials(
         NonFiniteLossError, OutOfMemoryError, StorageError: a verified checkpoint remains.
     """
     while active := [run for run in runs if run.active]:
-        if reason := _stop_reason(active, should_stop):
+        if reason := active[0].trial.processes.agree(_stop_reason(active, should_stop), STOP_REASONS):
             for run in active:
                 save_checkpoint(bank, run, metric=None)
             return reason
@@ -135,23 +136,33 @@ def _take_step(bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int
     The batch that the optimizer sees stays the same, since micro-batches are summed.
     """
     for tries in range(MEMORY_TRIES + 1):
-        try:
-            batches = [run.trial.next_batch(run.micro_rows) for run in active]
-            return accumulate_gradients(bank, batches, packed_tokens=packed_tokens)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if tries == MEMORY_TRIES or all(run.micro_rows == 1 for run in active):
-                raise OutOfMemoryError(
-                    f"Out of memory with {active[0].micro_rows} rows in a forward pass, after {tries} smaller tries.",
-                    fix="Lower data.max_length or training.per_device_train_batch_size, or use a smaller base model.",
-                ) from error
+        results = _try_step(bank, active, packed_tokens)
+        if not active[0].trial.processes.any(isinstance(results, BaseException)) and isinstance(results, list):
+            return [run.trial.combine(result) for run, result in zip(active, results, strict=True)]
+        if tries == MEMORY_TRIES or all(run.micro_rows == 1 for run in active):
+            raise OutOfMemoryError(
+                f"Out of memory with {active[0].micro_rows} rows in a forward pass, after {tries} smaller tries.",
+                fix="Lower data.max_length or training.per_device_train_batch_size, or use a smaller base model.",
+            ) from (results if isinstance(results, BaseException) else None)
         for run in active:
             run.trial.adapter.grads.zero_()
             run.micro_rows = max(1, run.micro_rows // 2)
             message = f"Out of memory: going on with {run.micro_rows} rows in a forward pass, same effective batch."
             run.trial.emit({"type": "note", "message": message})
     raise AssertionError("unreachable")
+
+
+def _try_step(
+    bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int | None
+) -> list[StepResult] | RuntimeError | MemoryError:
+    """Gradients of one step, or the error that says that memory ran out."""
+    try:
+        batches = [run.trial.next_batch(run.micro_rows) for run in active]
+        return accumulate_gradients(bank, batches, packed_tokens=packed_tokens)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return error
 
 
 def _learn(bank: AdapterBank, run: TrialRun, result: StepResult) -> None:
@@ -167,7 +178,7 @@ def _finish_step(bank: AdapterBank, run: TrialRun) -> None:
     """Evaluate and save what is due after a step."""
     started, metric = time.perf_counter(), None
     if run.trial.evaluation_due():
-        measured = evaluate(bank, run.trial.index, run.evaluation, run.label_names)
+        measured = evaluate(bank, run.trial.index, run.evaluation, run.label_names, run.trial.processes)
         metric = run.trial.judge(measured.metrics)
         if run.trial.progress.best_step == run.trial.progress.step:
             run.measured = {run.trial.progress.step: measured}

@@ -1,7 +1,8 @@
 """A forecast of memory, time and disk: measured on a few real steps of the very run, not on a formula.
 
 The longest rows make the memory, the average step makes the time; both are tried with the real base, the real data and
-the engine as it is, which takes seconds.
+the engine as it is, which takes seconds. So is what comes after training: a saved state, and the float32 base that the
+final model is measured on.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.resources import peak_rss_bytes
 from loramill.training import stages
 from loramill.training.device import is_out_of_memory
-from loramill.training.loop import TrialRun
+from loramill.training.loop import TrialRun, save_checkpoint
+from loramill.training.reload_gate import ROWS as RELOADED_ROWS
 from loramill.training.trial import Trial
 
 TIMED_STEPS = 5
 TIMED_EVALUATION_ROWS = 256
 CHECKPOINTS_KEPT = 3
-RELOAD_SECONDS = 3.0
-"""A fresh process that imports torch and reads the base, as the reload gate does."""
+START_SECONDS = 3.0
+"""From the command to its first line of training code, where this process is too old to tell."""
+YOUNG_SECONDS = 60.0
+CLOSING_SECONDS = 0.5
+"""Report, record and database at the end of a run."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +76,21 @@ def plan_run(config: ExperimentConfig, *, data_folder: Path) -> RunPlan:
     Raises:
         LoramillError: what would also stop the run before its first step.
     """
+    start_seconds = _start_seconds()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="loramill-plan-") as scratch:
         folder = ExperimentFolder.create(Path(scratch), "plan", datetime.now().astimezone())
         context = stages.set_up(config, folder, lambda _event: None)
         data = stages.load_data(context, data_folder, strict=False)
-    base = stages.load_frozen_base(context, context.compute.dtype)
-    run = stages.add_adapter(context, base, data)
-    bank = AdapterBank(base, [run.trial.adapter])
-    loading = time.perf_counter() - started
-    free = _free_memory(base.device)
-    fits = _try_longest_rows(bank, run)
-    step_seconds = _median_seconds(lambda step: _step(bank, run.trial, _rows_of_step(run.trial, step)), TIMED_STEPS)
-    evaluation_seconds = _evaluation_seconds(bank, run.evaluation)
-    train_seconds = run.trial.plan.total_steps * step_seconds + _evaluations(run.trial) * evaluation_seconds
-    exact = 1.0 if context.compute.dtype == torch.float32 else 2.5
+        base = stages.load_frozen_base(context, context.compute.dtype)
+        run = stages.add_adapter(context, base, data)
+        loading = time.perf_counter() - started
+        free = _free_memory(base.device)
+        bank = AdapterBank(base, [run.trial.adapter])
+        stages.reuse_frozen_layers(context, base, [run])
+        fits = _try_longest_rows(bank, run)
+        costs = _measure_costs(context, bank, run, data)
+    train_seconds = _training_seconds(run.trial, costs)
     return RunPlan(
         device=str(base.device),
         trainable_parameters=run.trial.adapter.values.numel(),
@@ -94,11 +99,51 @@ def plan_run(config: ExperimentConfig, *, data_folder: Path) -> RunPlan:
         steps=run.trial.plan.total_steps,
         memory_bytes=_peak_memory(base.device),
         memory_free_bytes=free,
-        seconds=loading + train_seconds + exact * evaluation_seconds + RELOAD_SECONDS,
+        seconds=2 * start_seconds + loading + train_seconds + costs.final + CLOSING_SECONDS,
         train_seconds=train_seconds,
         disk_bytes=_disk(run, context),
         fits=fits,
     )
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Seconds of the parts of a run.
+
+    Attributes:
+        final: reading the float32 base and comparing with it, here and in a fresh process.
+    """
+
+    step: float
+    evaluation: float
+    save: float
+    final: float
+
+
+def _measure_costs(context: stages.RunContext, bank: AdapterBank, run: TrialRun, data: stages.RunData) -> _Costs:
+    step = _median_seconds(lambda turn: _step(bank, run.trial, _rows_of_step(run.trial, turn)), TIMED_STEPS)
+    evaluation = _evaluation_seconds(bank, run.evaluation)
+    started = time.perf_counter()
+    save_checkpoint(bank, run, metric=None)
+    saved = time.perf_counter()
+    exact = stages.load_frozen_base(context, torch.float32)
+    loaded = time.perf_counter()
+    _predict(AdapterBank(exact, bank.adapters), data.eval.rows.first(RELOADED_ROWS))
+    loads = 1 if exact.dtype == bank.base.dtype else 2  # the fresh process reads it in any case
+    return _Costs(step, evaluation, saved - started, loads * (loaded - saved) + 2 * (time.perf_counter() - loaded))
+
+
+def _training_seconds(trial: Trial, costs: _Costs) -> float:
+    evaluations = _evaluations(trial)
+    every = trial.config.training.save_steps
+    saves = evaluations + 1 + (trial.plan.total_steps // every if every else 0)
+    return trial.plan.total_steps * costs.step + evaluations * costs.evaluation + saves * costs.save
+
+
+def _start_seconds() -> float:
+    """From the command to here; a run needs it twice, for itself and for the process that reloads its model."""
+    age = time.time() - psutil.Process().create_time()
+    return age if age < YOUNG_SECONDS else START_SECONDS
 
 
 def _try_longest_rows(bank: AdapterBank, run: TrialRun) -> bool:

@@ -13,6 +13,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
 from loramill.training import stages
 from loramill.training.loop import StopReason, train_trials
+from loramill.training.processes import join_processes
 from loramill.training.reload_gate import SavedModel, check_reload
 from loramill.training.trial import EventSink, resource_events
 
@@ -55,20 +56,22 @@ def run_training(
     Raises:
         LoramillError: with its code; a verified checkpoint remains if one was ever saved.
     """
-    context = stages.set_up(config, folder, on_event)
-    data = stages.load_data(context, data_folder, strict=strict)
+    processes = join_processes()
+    context = stages.set_up(config, folder, on_event if processes.main else _unheard, processes)
+    data = stages.load_data_together(context, data_folder, strict=strict)
     if resume:
         stages.require_same_data(folder, data.prepared)
-    stages.record_data(folder, config, data.prepared)
+    if processes.main:
+        stages.record_data(folder, config, data.prepared)
     base = stages.load_frozen_base(context, context.compute.dtype)
     run = stages.add_adapter(context, base, data)
     if resume:
         stages.restore(run, base)
     stages.reuse_frozen_layers(context, base, [run])
-    with PerformanceMonitor(folder.path, on_sample=resource_events(on_event)) as monitor:
+    with PerformanceMonitor(folder.path, on_sample=resource_events(context.emit)) as monitor:
         stopped = train_trials(AdapterBank(base, [run.trial.adapter]), [run], should_stop=should_stop, observer=monitor)
-    if stopped:
-        return RunResult(folder.id, stopped, {})
+    if stopped or not processes.main:
+        return RunResult(folder.id, stopped or "finished", {})
     final = stages.measure_best(context, run, base)
     stages.save_model(context, final, data)
     rows = data.prepared.eval
@@ -78,3 +81,7 @@ def run_training(
     metrics = stages.summarise(run, final.evaluation, system)
     folder.write_metrics(metrics)  # last: they mark the run as whole
     return RunResult(folder.id, "finished", metrics)
+
+
+def _unheard(_event: dict[str, Any]) -> None:
+    """Of several processes the first one speaks."""

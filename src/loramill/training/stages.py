@@ -30,6 +30,7 @@ from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_
 from loramill.training.final_model import save_final_model
 from loramill.training.loop import TrialRun
 from loramill.training.prefix_cache import start_above_frozen_layers
+from loramill.training.processes import ALONE, Processes
 from loramill.training.training_state import load_state, load_values
 from loramill.training.trial import EventSink, Trial
 
@@ -44,6 +45,7 @@ class RunContext:
     files: BaseModelFiles
     tokenizer: Tokenizer
     emit: EventSink
+    processes: Processes = ALONE
 
     def note(self, message: str) -> None:
         self.emit({"type": "note", "message": message})
@@ -67,16 +69,22 @@ class FinalModel:
     evaluation: Evaluation
 
 
-def set_up(config: ExperimentConfig, folder: ExperimentFolder, emit: EventSink) -> RunContext:
+def set_up(
+    config: ExperimentConfig, folder: ExperimentFolder, emit: EventSink, processes: Processes = ALONE
+) -> RunContext:
     """Choose the device, find the base model, and note what decides the run."""
     if config.system.num_threads:
         torch.set_num_threads(config.system.num_threads)
     compute = choose_device(config.training.device, config.training.bf16)
     files = locate_base_model(config.model.name)
-    folder.write_config(dump_config(config))
-    folder.write_environment(describe_environment())
-    context = RunContext(config, folder, compute, files, load_tokenizer(files.folder), emit)
+    if processes.main:
+        folder.write_config(dump_config(config))
+        folder.write_environment(describe_environment())
+    context = RunContext(config, folder, compute, files, load_tokenizer(files.folder), emit, processes)
     context.note(compute.reason)
+    if processes.count > 1:
+        batch = config.training.effective_batch_size
+        context.note(f"{processes.count} processes train together, {batch} rows each in a step.")
     return context
 
 
@@ -108,6 +116,16 @@ def load_data(context: RunContext, data_folder: Path, *, strict: bool) -> RunDat
         context.note(message)
     train = _tokenise(context, "train", prepared.train, prepared)
     return RunData(prepared, train, _tokenise(context, "evaluation", prepared.eval, prepared))
+
+
+def load_data_together(context: RunContext, data_folder: Path, *, strict: bool) -> RunData:
+    """``load_data``, by the first process before the others, who find what it stored."""
+    if not context.processes.main:
+        context.processes.wait()
+    data = load_data(context, data_folder, strict=strict)
+    if context.processes.main:
+        context.processes.wait()
+    return data
 
 
 def record_data(folder: ExperimentFolder, config: ExperimentConfig, prepared: PreparedData) -> None:
@@ -168,8 +186,8 @@ def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: 
     adapter = new_adapter(base, adapter_spec(config, base, labels=max(1, len(data.prepared.label_names))))
     context.note(f"Training {adapter.values.numel():,} parameters on {len(data.train):,} rows.")
     return TrialRun(
-        trial=Trial(config, index, adapter, data.train, context.emit),
-        checkpoints=CheckpointManager(context.folder.artifacts),
+        trial=Trial(config, index, adapter, data.train, context.emit, context.processes),
+        checkpoints=CheckpointManager(context.folder.artifacts, writes=context.processes.main),
         evaluation=data.eval,
         label_names=data.prepared.label_names,
         base_name=context.files.reference,
@@ -208,7 +226,12 @@ def adapter_spec(config: ExperimentConfig, base: FrozenBase, *, labels: int) -> 
 
 def restore(run: TrialRun, base: FrozenBase) -> None:
     """Go back to the last verified checkpoint, if there is one."""
+    processes = run.trial.processes
+    if not processes.main:
+        processes.wait()  # the first puts the folder in order before the others look
     last = run.checkpoints.recover()
+    if processes.main:
+        processes.wait()
     if last:
         load_state(run.checkpoints.path(last), base, run.trial)
         run.earlier_seconds = run.trial.progress.seconds

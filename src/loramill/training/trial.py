@@ -20,6 +20,7 @@ from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
 from loramill.errors import NonFiniteLossError
 from loramill.monitor.resources import ResourceSample
 from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
+from loramill.training.processes import ALONE, Processes
 
 EventSink = Callable[[dict[str, Any]], None]
 
@@ -38,9 +39,14 @@ class StepPlan:
     total_steps: int
 
     @classmethod
-    def of(cls, training: TrainingConfig, rows: int) -> StepPlan:
-        per_epoch = math.ceil(rows / training.effective_batch_size)
-        return cls(rows, training.effective_batch_size, max(1, math.ceil(per_epoch * training.num_train_epochs)))
+    def of(cls, training: TrainingConfig, rows: int, processes: int = 1) -> StepPlan:
+        """
+        Args:
+            processes: that train together; each takes ``effective_batch_size`` rows of a step.
+        """
+        batch_size = training.effective_batch_size * processes
+        per_epoch = math.ceil(rows / batch_size)
+        return cls(rows, batch_size, max(1, math.ceil(per_epoch * training.num_train_epochs)))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,13 +88,21 @@ class Trial:
         index: its place in the bank.
         train: rows to learn from.
         emit: receives its events.
+        processes: that train it together.
     """
 
     def __init__(
-        self, config: ExperimentConfig, index: int, adapter: Adapter, train: LabelledTokens, emit: EventSink
+        self,
+        config: ExperimentConfig,
+        index: int,
+        adapter: Adapter,
+        train: LabelledTokens,
+        emit: EventSink,
+        processes: Processes = ALONE,
     ) -> None:
         self.config, self.index, self.adapter, self.train, self.emit = config, index, adapter, train, emit
-        self.plan = StepPlan.of(config.training, len(train))
+        self.processes = processes
+        self.plan = StepPlan.of(config.training, len(train), processes.count)
         self.progress = Progress()
         self.optimizer = AdamW(
             adapter, weight_decay=config.training.weight_decay, max_grad_norm=config.training.max_grad_norm
@@ -106,11 +120,16 @@ class Trial:
         return self.progress.step / self.plan.steps_per_epoch
 
     def next_batch(self, micro_rows: int) -> AdapterBatch:
-        """The rows of the next step; they depend on the seed and the step only."""
+        """The rows of the next step, or this process's share; they depend on the seed and the step only."""
         training, step = self.config.training, self.progress.step
         drops = self.adapter.spec.dropout > 0 or training.base_dropout
-        dropout = DropoutSeed(training.seed, step) if drops else None
-        return AdapterBatch(self.index, self.train, self._rows_of(step), micro_rows, dropout)
+        own_seed = training.seed + (self.processes.rank << 32)  # other rows, other masks
+        dropout = DropoutSeed(own_seed, step) if drops else None
+        return AdapterBatch(self.index, self.train, self.processes.share(self._rows_of(step)), micro_rows, dropout)
+
+    def combine(self, own: StepResult) -> StepResult:
+        """Turn the gradient and the result of this process's share into those of the whole step."""
+        return self.processes.combine(self.adapter, own, len(self._rows_of(self.progress.step)))
 
     def learn(self, result: StepResult) -> None:
         """Update the adapter from its gradient.
