@@ -18,14 +18,12 @@ from sqlalchemy import func, select, text
 
 from loramill.database import Database
 from loramill.experiments.models import Experiment, Metric
-from loramill.experiments.search import Order
-from loramill.experiments.store import ExperimentStore, NewExperiment
 from postgres_server import PostgresServer
+from store_children import acknowledge, read, write
 
 WRITERS = 8
 TRANSACTIONS = int(os.environ.get("LORAMILL_WRITER_TRANSACTIONS", "30"))
 KILLS = int(os.environ.get("LORAMILL_KILLS", "12"))
-METRICS = {"train": {"runtime": 1.0}, "eval": {"accuracy": 0.5, "loss": 0.7}}
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -48,41 +46,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield server.create(f"faults_{os.getpid()}_{time.time_ns()}")
 
 
-def run_once(database: Database, experiment_id: str) -> None:
-    """Two transactions, as a very short training makes them."""
-    with database.transaction() as session:
-        ExperimentStore(session).create(NewExperiment(experiment_id, "x", {}, "m", "d", "t"))
-    with database.transaction() as session:
-        ExperimentStore(session).mark_finished(experiment_id, METRICS)
-
-
-def write(url: str, writer: int, transactions: int, results: Connection) -> None:
-    """Child: write, and send back every error."""
-    database, errors = Database(url), []
-    for number in range(transactions // 2):
-        try:
-            run_once(database, f"{writer}-{number}")
-        except Exception as error:  # the point of the test is that there is none
-            errors.append(repr(error))
-    results.send(errors)
-    database.close()
-
-
-def read(url: str, stop: object, results: Connection) -> None:
-    """Child: page through the list until told to stop, and send back every error and the number of pages."""
-    database, errors, pages = Database(url), [], 0
-    cursor = None
-    while not stop.is_set():
-        try:
-            with database.reading() as session:
-                page = ExperimentStore(session).list_page(order=Order("eval_accuracy"), limit=50, cursor=cursor)
-            cursor, pages = page.next_cursor, pages + 1
-        except Exception as error:
-            errors.append(repr(error))
-    results.send((errors, pages))
-    database.close()
-
-
 def test_many_writers_and_readers_get_no_error(url: str, processes: ForkServerContext) -> None:
     database = Database(url)
     database.upgrade()
@@ -102,14 +65,6 @@ def test_many_writers_and_readers_get_no_error(url: str, processes: ForkServerCo
         metrics = session.scalar(select(func.count()).select_from(Metric))
     assert (runs, metrics) == (WRITERS * (TRANSACTIONS // 2), 3 * WRITERS * (TRANSACTIONS // 2))
     database.close()
-
-
-def acknowledge(url: str, first: str, acknowledgements: Connection) -> None:
-    """Child: write for ever, and say each id as soon as its transaction is committed."""
-    database = Database(url)
-    for number in range(10**9):
-        run_once(database, f"{first}-{number}")
-        acknowledgements.send(f"{first}-{number}")
 
 
 def test_a_kill_loses_nothing_that_was_acknowledged(url: str, processes: ForkServerContext) -> None:
