@@ -32,6 +32,10 @@ from loramill.ui.sign_ins import SignIn
 from ui_pages import Shows
 
 PASSWORD = "correct horse battery"
+SCRIPT = """from loramill.ui.failures import guarded
+from loramill.ui.pages.{page} import draw
+guarded(draw)()
+"""
 
 
 @pytest.fixture(scope="package")
@@ -131,7 +135,7 @@ def shows() -> Shows:
     """Draws one page for somebody, and returns what is seen; nothing may have failed unexpectedly."""
 
     def show(page: str, person: SignIn, language: str = "en", **query: str) -> AppTest:
-        test = AppTest.from_string(f"from loramill.ui.pages.{page} import draw\ndraw()", default_timeout=60)
+        test = AppTest.from_string(SCRIPT.format(page=page), default_timeout=120)
         test.session_state["sign_in"] = person
         test.session_state["language"] = language
         for name, value in query.items():

@@ -6,13 +6,14 @@ import importlib.util
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 import typer
 
 from loramill.cli.components import LOOK_SECONDS, Component, in_home, running
 from loramill.cli.local import open_database
+from loramill.database import Database
 from loramill.errors import UnavailableError
 from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
@@ -20,6 +21,7 @@ from loramill.tasks.broker import Broker, open_broker
 from loramill.tasks.worker import present_workers
 
 START_SECONDS = 120.0
+LATE_SECONDS = 2.0
 HOST = "127.0.0.1"
 
 app = typer.Typer()
@@ -33,33 +35,38 @@ def up() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     in_home(settings.home.absolute())
-    with open_broker(settings) as broker:
-        components = plan_components(settings, broker)
-        with running(components):
+    with open_broker(settings) as broker, open_database(settings) as database:
+        served_now = _has_model(database)
+        components = plan_components(settings, broker, with_inference=served_now)
+        late = None if served_now else inference_component(settings)
+        with running(components):  # what joins them later is ended, too
             for component in components:
                 typer.echo(f"{component.name:<10} {component.where}")
             wait_until_all_answer(components, stop)
             if not stop.is_set():
                 typer.echo("ready")
-            watch(components, stop)
+            watch(components, stop, late, lambda: _has_model(database))
             typer.echo("Ending; running jobs save a checkpoint and go on the next time.")
 
 
-def plan_components(settings: Settings, broker: Broker) -> list[Component]:
-    """What can run here: inference needs an experiment, the page its package."""
+def plan_components(settings: Settings, broker: Broker, *, with_inference: bool) -> list[Component]:
+    """What runs from the start: inference needs an experiment, the page its package."""
     api = f"http://{HOST}:{settings.api_port}"
     page = f"http://{HOST}:{settings.ui_port}"
-    inference = f"http://{HOST}:{settings.inference_port}"
     components = [
         Component("API", ["api"], lambda: _is_ok(f"{api}/health/ready"), f"{api}/docs"),
         Component("worker", ["worker"], lambda: bool(present_workers(broker)), "takes jobs from the queue"),
     ]
     if importlib.util.find_spec("loramill.ui") is not None:
         components.append(Component("page", ["ui"], lambda: _is_ok(f"{page}/_stcore/health"), page))
-    if _has_model(settings):
-        serves = Component("inference", ["serve"], lambda: _is_ok(f"{inference}/health/ready"), f"{inference}/docs")
-        components.append(serves)
+    if with_inference:
+        components.append(inference_component(settings))
     return components
+
+
+def inference_component(settings: Settings) -> Component:
+    url = f"http://{HOST}:{settings.inference_port}"
+    return Component("inference", ["serve"], lambda: _is_ok(f"{url}/health/ready"), f"{url}/docs")
 
 
 def wait_until_all_answer(components: Sequence[Component], stop: threading.Event) -> None:
@@ -78,17 +85,31 @@ def wait_until_all_answer(components: Sequence[Component], stop: threading.Event
         stop.wait(LOOK_SECONDS)
 
 
-def watch(components: Sequence[Component], stop: threading.Event) -> None:
-    """Replace what dies, until it is time to end."""
+def watch(
+    components: list[Component], stop: threading.Event, late: Component | None, is_due: Callable[[], bool]
+) -> None:
+    """Replace what dies, until it is time to end; start what could not run before, as soon as it can.
+
+    Args:
+        components: those that run; ``late`` joins them.
+    """
+    look_at = time.monotonic() + LATE_SECONDS
     while not stop.wait(LOOK_SECONDS):
         for component in components:
             exit_code = component.replace_if_dead()
             if exit_code is not None:
                 typer.echo(f"{component.name} ended with exit code {exit_code}; it is started again.", err=True)
+        if late is not None and time.monotonic() > look_at:
+            look_at = time.monotonic() + LATE_SECONDS
+            if is_due():
+                late.start()
+                components.append(late)
+                typer.echo(f"{late.name:<10} {late.where}")
+                late = None
 
 
-def _has_model(settings: Settings) -> bool:
-    with open_database(settings) as database, database.reading() as session:
+def _has_model(database: Database) -> bool:
+    with database.reading() as session:
         return ExperimentStore(session).newest() is not None
 
 
