@@ -17,14 +17,14 @@ def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
     """Every token attends to the tokens of its row.
 
     Args:
-        qkv: ``[tokens, 3 * hidden]``, query, key and value side by side.
+        qkv: ``[tokens + filler, 3 * hidden]``, query, key and value side by side.
 
     Returns:
-        ``[tokens, hidden]``.
+        ``[tokens + filler, hidden]``.
     """
-    placed = _to_places(qkv, batch.places) if batch.places else qkv
+    placed = _to_places(qkv, batch)
     context = _padded_attention(placed, batch.buckets, heads) if batch.padded else _row_attention(placed, batch, heads)
-    return _from_places(context, batch.places) if batch.places else context
+    return _from_places(context, batch)
 
 
 def _row_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
@@ -46,14 +46,14 @@ def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int)
 
     Args:
         query: ``[rows, hidden]``, of the first tokens.
-        key_value: ``[tokens, 2 * hidden]``, key and value of all tokens side by side.
+        key_value: ``[tokens + filler, 2 * hidden]``, key and value of all tokens side by side.
 
     Returns:
         ``[rows, hidden]``.
     """
     places = batch.places
     ordered = query[places.order] if places else query
-    key_value = _to_places(key_value, places) if places else key_value
+    key_value = _to_places(key_value, batch)
     attend = _padded_first_tokens if batch.padded else _first_tokens
     context = attend(ordered, key_value, batch.buckets, heads)
     return context[torch.argsort(places.order)] if places else context
@@ -85,13 +85,17 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
-def _to_places(tokens: Tensor, places: Places) -> Tensor:
-    result: Tensor = _ToPlaces.apply(tokens, places)  # type: ignore[no-untyped-call]
+def _to_places(tokens: Tensor, batch: Batch) -> Tensor:
+    if batch.places is None:
+        return tokens
+    result: Tensor = _ToPlaces.apply(tokens, batch.places, batch.tokens)  # type: ignore[no-untyped-call]
     return result
 
 
-def _from_places(values: Tensor, places: Places) -> Tensor:
-    result: Tensor = _FromPlaces.apply(values, places)  # type: ignore[no-untyped-call]
+def _from_places(values: Tensor, batch: Batch) -> Tensor:
+    if batch.places is None:
+        return values
+    result: Tensor = _FromPlaces.apply(values, batch.places)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -99,13 +103,15 @@ class _ToPlaces(torch.autograd.Function):
     """Tokens to places. What flows back to padding is zero, so the gradient is a plain selection as well."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, places: Places) -> Tensor:
-        ctx.places = places
+    def forward(ctx: Any, tokens: Tensor, places: Places, count: int) -> Tensor:
+        ctx.places, ctx.count = places, count
         return tokens.index_select(0, places.gather)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        return grad_outputs[0].index_select(0, ctx.places.scatter), None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        grad = grad_outputs[0].index_select(0, ctx.places.scatter)
+        grad[ctx.count :] = 0  # nothing reads filler
+        return grad, None, None
 
 
 class _FromPlaces(torch.autograd.Function):

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.adapted_linear import LowRankUpdate, adapted_linear
@@ -236,7 +237,8 @@ class AdapterBank:
 
         Args:
             sites: which outputs stand side by side in the frozen layer that ``x`` goes through.
-            rows: (adapter, first, last) rows of ``x``.
+            rows: (adapter, first, last) rows of ``x``; what comes after them is filler, which the last adapter takes
+                along.
             dropout: adapter -> its masks, while training.
         """
         path = self.base.architecture.layer_path(layer)
@@ -251,19 +253,16 @@ class AdapterBank:
             if pair is None:  # a layer that is not adapted
                 continue
             lora_a, lora_b = pair.of_sites(chosen[0], chosen[-1] + 1)
-            width = lora_b.shape[1]
-            probability = adapter.spec.dropout
+            width, end = lora_b.shape[1], len(x) if last == rows[-1][2] else last
             found.append(
                 LowRankUpdate(
                     first=first,
-                    last=last,
+                    last=end,
                     lora_a=lora_a,
                     lora_b=lora_b,
                     columns=tuple(width * sites.index(adapted[position]) for position in chosen),
                     scale=adapter.spec.scale,
-                    dropout_mask=dropout[index].mask(x[first:last], probability)
-                    if probability and index in dropout
-                    else None,
+                    dropout_mask=_dropout_mask(adapter.spec.dropout, dropout.get(index), x[first:last], end - last),
                 )
             )
         return found
@@ -288,6 +287,14 @@ class AdapterBank:
             HeadWeights(trained.get(layer.path) or self.base.head[layer.path], layer.activation)
             for layer in self.base.architecture.family.head
         ]
+
+
+def _dropout_mask(probability: float, stream: DropoutStream | None, x: Tensor, filler: int) -> Tensor | None:
+    """The mask of ``x``, and zeros for the filler after it."""
+    if not probability or stream is None:
+        return None
+    mask = stream.mask(x, probability)
+    return F.pad(mask, (0, 0, 0, filler)) if filler else mask
 
 
 def token_rows(segments: Sequence[Segment]) -> list[tuple[int, int, int]]:

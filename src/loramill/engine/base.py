@@ -65,6 +65,11 @@ class FrozenBase:
     def device(self) -> torch.device:
         return self.layers[0].qkv.weight.device
 
+    @property
+    def row_multiple(self) -> int:
+        """Forward passes are fastest with a multiple of so many rows: see ``linear.PACKED_ROW_MULTIPLE``."""
+        return self.layers[-1].qkv.row_multiple if self.layers else 1
+
     @cached_property
     def last_query(self) -> Linear:
         """The last layer's query alone: the pooled pass needs it for the first tokens only."""

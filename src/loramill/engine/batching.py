@@ -112,7 +112,7 @@ class Places:
     Attributes:
         order: int64 ``[rows]``, the rows as the buckets take them.
         gather: int64 ``[places]``, the token at each place; padding, if there is any, repeats the row's first token.
-        scatter: int64 ``[tokens]``, the place of each token.
+        scatter: int64 ``[tokens + filler]``, the place of each token; filler reads any.
         padding: int64, the places that are padding.
     """
 
@@ -133,6 +133,7 @@ class Batch:
         buckets: a partition of the rows for attention.
         places: how tokens and buckets map; ``None`` when the buckets are the tokens as they stand.
         padded: whether buckets have a fixed number of rows, for the fused kernels.
+        filler: rows beside the tokens that nothing reads, see ``build_batch``.
         prefix: states to start from, in place of the embeddings.
     """
 
@@ -144,6 +145,7 @@ class Batch:
     buckets: tuple[Bucket, ...]
     places: Places | None
     padded: bool
+    filler: int = 0
     prefix: PrefixStates | None = None
 
     @property
@@ -160,7 +162,7 @@ class Batch:
         return sum(bucket.rows * bucket.width for bucket in self.buckets)
 
 
-SIMILAR = 1.3
+SIMILAR = 1.5
 """Rows of a bucket on the CPU are at most so many times as long as its shortest: fewer buckets, little padding."""
 
 FUSED_WIDTH = 160
@@ -171,13 +173,19 @@ PADDED_BUCKET_ROWS = 8
 
 
 def build_batch(
-    parts: Sequence[tuple[int, TokenRows, IntArray]], *, device: torch.device, padded: bool | None = None
+    parts: Sequence[tuple[int, TokenRows, IntArray]],
+    *,
+    device: torch.device,
+    padded: bool | None = None,
+    multiple: int = 1,
 ) -> Batch:
     """Lay rows of one or several adapters end to end.
 
     Args:
         parts: (adapter, rows to choose from, chosen rows int64 ``[n]``), one for each adapter; the order is kept.
         padded: whether attention gets buckets of a fixed size; by default everywhere but on the CPU.
+        multiple: the forward pass fills its matrices up to a multiple of so many rows, see ``FrozenBase.row_multiple``.
+            Filler attends to nothing that counts, nothing reads it, and no gradient reaches it.
     """
     tokens, types, lengths, segments, prefixes = [], [], [], [], []
     row, token = 0, 0
@@ -195,7 +203,8 @@ def build_batch(
     wants_padding = device.type != "cpu" if padded is None else padded
     order = np.argsort(all_lengths, kind="stable")
     ends = _ends_by_count(len(order)) if wants_padding else _ends_by_length(all_lengths[order])
-    buckets, places = _lay_out(starts, all_lengths, order, ends, device)
+    filler = -token % multiple
+    buckets, places = _lay_out(starts, all_lengths, order, ends, filler, device)
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
@@ -205,6 +214,7 @@ def build_batch(
         buckets=buckets,
         places=places,
         padded=wants_padding,
+        filler=filler,
         prefix=_beside(prefixes, device),
     )
 
@@ -254,7 +264,7 @@ def _ends_by_length(lengths: IntArray) -> list[int]:
 
 
 def _lay_out(
-    starts: IntArray, lengths: IntArray, order: IntArray, ends: Sequence[int], device: torch.device
+    starts: IntArray, lengths: IntArray, order: IntArray, ends: Sequence[int], filler: int, device: torch.device
 ) -> tuple[tuple[Bucket, ...], Places | None]:
     """Buckets of the rows in ``order``; no places where the tokens stand as the buckets want them already."""
     buckets, gathers, paddings, first, place = [], [], [], 0, 0
@@ -268,11 +278,11 @@ def _lay_out(
         buckets.append(Bucket(len(rows), len(columns), mask))
         first, place = end, place + padding.size
     gather, empty = np.concatenate(gathers), np.concatenate(paddings)
-    if len(empty) == 0 and np.array_equal(order, np.arange(len(order))):
+    if not filler and len(empty) == 0 and np.array_equal(order, np.arange(len(order))):
         return tuple(buckets), None
     filled = np.ones(len(gather), dtype=bool)
     filled[empty] = False
-    scatter = np.empty(int(lengths.sum()), dtype=np.int64)
+    scatter = np.zeros(int(lengths.sum()) + filler, dtype=np.int64)
     scatter[gather[filled]] = np.flatnonzero(filled)
     return tuple(buckets), Places(*(torch.from_numpy(array).to(device) for array in (order, gather, scatter, empty)))
 

@@ -82,9 +82,14 @@ def encode(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO_D
 
 
 def states_before(bank: Bank, batch: Batch, layer: int, dropout: Mapping[int, DropoutStream] = NO_DROPOUT) -> Tensor:
-    """What reaches a layer, ``[tokens, hidden]``: from the batch's prefix on where it has one, else from the start."""
+    """What reaches a layer: from the batch's prefix on where it has one, else from the start.
+
+    Returns:
+        ``[tokens + filler, hidden]``.
+    """
     forward = _EncoderPass(bank, batch, dropout)
     x, first = (batch.prefix.states, batch.prefix.layer) if batch.prefix else (embed(bank.base, batch), 0)
+    x = F.pad(x, (0, 0, 0, batch.filler)) if batch.filler else x
     for index in range(first, layer):
         x = forward.layer(index, x)
     return x
@@ -110,7 +115,7 @@ class _EncoderPass:
         self.tokens, self.texts = token_rows(batch.segments), text_rows(batch.segments)
 
     def layer(self, index: int, x: Tensor) -> Tensor:
-        """One layer for all tokens, ``[tokens, hidden]`` to the same."""
+        """One layer for all tokens, ``[tokens + filler, hidden]`` to the same."""
         weights = self.bank.base.layers[index]
         qkv = self._linear(index, "qkv", ("query", "key", "value"), weights.qkv, x, self.tokens)
         context = self_attention(qkv, self.batch, self.architecture.heads)

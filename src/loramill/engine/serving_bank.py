@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.bank import GROUPS, Adapter, AdapterSpec, DropoutStream, Group, HeadWeights, LowRankPair
@@ -104,7 +103,7 @@ class ServingBank:
         dropout: Mapping[int, DropoutStream],
     ) -> Tensor:
         """See ``forward.Bank``; nothing is dropped."""
-        y = F.linear(x, weights.weight, weights.bias)
+        y = weights.apply_frozen(x)
         stack = self._stacks.get(group)
         adapted = [position for position, site in enumerate(stack.sites) if site in sites] if stack else []
         if stack is None or not adapted:

@@ -167,7 +167,7 @@ _Gradients = tuple[list[StepResult], list[tuple[Tensor, Tensor]]]
 
 def _gradients(bank: AdapterBank, pieces: Sequence[_Piece]) -> _Gradients:
     parts = [(piece.item.adapter, piece.item.source.rows, piece.chosen) for piece in pieces]
-    batch = build_batch(parts, device=bank.base.device)
+    batch = build_batch(parts, device=bank.base.device, multiple=bank.base.row_multiple)
     dropout = {
         piece.item.adapter: DropoutStream(piece.item.dropout, piece.number, bank.base.device)
         for piece in pieces
@@ -214,5 +214,6 @@ def predict_logits(
 
 @torch.inference_mode()
 def _predict(bank: AdapterBank, adapter: int, rows: TokenRows, chosen: IntArray) -> Tensor:
-    (logits,) = classify(bank, build_batch([(adapter, rows, chosen)], device=bank.base.device))
+    batch = build_batch([(adapter, rows, chosen)], device=bank.base.device, multiple=bank.base.row_multiple)
+    (logits,) = classify(bank, batch)
     return logits.cpu()
