@@ -1,0 +1,91 @@
+"""Pictures of every page in both languages, for docs/images: python scripts/screenshots.py URL USER PASSWORD [NAME ...]
+
+The service behind URL should hold something worth looking at: runs, a sweep, a data set with findings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+TEXTS = ROOT / "src" / "loramill" / "ui" / "i18n"
+LANGUAGES = {"en": "en-US", "zh-TW": "zh-TW"}
+SIZE = {"width": 1280, "height": 860}
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SETTLE_SECONDS = 3.0
+PATIENCE_MS = 120_000
+COLOURS = 64
+
+
+def main(address: str, username: str, password: str, wanted: list[str]) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        for language, locale in LANGUAGES.items():
+            texts = json.loads((TEXTS / f"{language}.json").read_text(encoding="utf-8"))
+            page = browser.new_context(locale=locale, viewport=SIZE).new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            sign_in(page, address, username, password, texts, IMAGES / f"{language}-sign_in.png")
+            for name, path in paths(page, address, texts).items():
+                if not wanted or name in wanted:
+                    page.goto(f"{address}/{path}")
+                    take(page, IMAGES / f"{language}-{name}.png")
+        browser.close()
+
+
+def sign_in(page: Page, address: str, username: str, password: str, texts: dict[str, str], image: Path) -> None:
+    page.goto(address)
+    page.get_by_label(re.compile(f"^{texts['sign_in.password']}")).first.wait_for()
+    take(page, image)
+    page.get_by_label(texts["sign_in.username"]).fill(username)
+    page.get_by_label(re.compile(f"^{texts['sign_in.password']}")).first.fill(password)
+    page.get_by_role("button", name=texts["action.sign_in"]).click()
+    page.get_by_role("button", name=re.compile(texts["action.sign_out"])).wait_for()
+    time.sleep(SETTLE_SECONDS)
+
+
+def paths(page: Page, address: str, texts: dict[str, str]) -> dict[str, str]:
+    """Name -> path; the newest two finished runs are opened and compared."""
+    page.goto(f"{address}/models")
+    page.locator(".lm-heading p").first.wait_for()
+    box = page.get_by_role("button", name=re.compile(texts["action.open_experiment"]))
+    box.wait_for()
+    page.goto(f"{address}/experiments?status={texts['status.SUCCESS']}")
+    table = page.get_by_test_id("stDataFrame").first
+    table.wait_for()
+    time.sleep(SETTLE_SECONDS)
+    for row in (0, 1):
+        table.click(position={"x": 16, "y": 52 + 35 * row})
+    page.get_by_role("button", name=re.compile(texts["action.compare"])).click()
+    page.wait_for_url(re.compile("ids="))
+    query = page.url.partition("?")[2]
+    first = re.search(r"ids=([^&]*?)(?:%2C|,)", query)
+    names = ("tasks", "experiments", "sweeps", "data", "models", "admin")
+    ids = first.group(1) if first else ""
+    return {
+        "train": "",
+        **{name: name for name in names},
+        "experiment": f"experiment?id={ids}",
+        "compare": f"compare?{query}",
+    }
+
+
+def take(page: Page, image: Path) -> None:
+    """Once nothing moves any more; few colours make small files."""
+    from PIL import Image
+
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')")
+    time.sleep(SETTLE_SECONDS)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=image)
+    Image.open(image).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(image, optimize=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], sys.argv[4:])
