@@ -11,6 +11,7 @@ import typer
 
 from loramill.cli.output import AsJson, print_json
 from loramill.errors import ConfigError, Problem
+from loramill.imports import large_import
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ def describe(found: Prediction) -> str:
 
 
 def _predict(experiment: str, rows: list[TextRow]) -> list[Prediction]:
-    from loramill.inference.model_names import resolve_experiment
-    from loramill.inference.predictor import Predictor  # torch: not before the arguments are known to be right
+    with large_import():  # torch: not before the arguments are known to be right
+        from loramill.inference.model_names import resolve_experiment
+        from loramill.inference.predictor import Predictor
 
     predictor = Predictor.open(resolve_experiment(Settings.load(), experiment))
     pairs = [pair for _, pair in rows if pair is not None]

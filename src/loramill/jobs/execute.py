@@ -10,6 +10,7 @@ from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.trackers import Trackers
+from loramill.imports import large_import
 from loramill.jobs.lease import Claim
 from loramill.jobs.record import EventSink, RunRecord
 from loramill.jobs.together import call_others
@@ -40,7 +41,8 @@ def execute_training(
         ConflictError: the claim was lost; nothing was recorded.
         LoramillError: the run failed; the row says FAILURE with the error's code.
     """
-    from loramill.training.run import run_training  # torch is imported only where work is done
+    with large_import():
+        from loramill.training.run import run_training  # torch is imported only where work is done
 
     config = recorded_config(folder)
     with open_run_log(folder.log_file, config.system.log_level) as log:

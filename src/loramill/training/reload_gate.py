@@ -32,6 +32,14 @@ from loramill.errors import ReloadMismatchError
 from loramill.files import write_json
 
 TOLERANCE = 1e-5
+FRESH_PROCESS = """
+import sys
+from pathlib import Path
+from loramill.imports import large_import
+with large_import():
+    from loramill.training.reload_gate import reload_logits
+reload_logits(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
 ROWS = 32
 """Rows whose logits are compared: enough to see a lost head, few enough to cost no time."""
 
@@ -74,7 +82,7 @@ def check_reloads(
         request, answer = Path(exchange) / "request.json", Path(exchange) / "logits.safetensors"
         folders = [str(model.folder.absolute()) for model in saved]
         write_json(request, {"folders": folders, "texts": texts, "pairs": pairs, "device": str(base.device)})
-        command = [sys.executable, "-m", "loramill.training.reload_gate", str(request), str(answer)]
+        command = [sys.executable, "-c", FRESH_PROCESS, str(request), str(answer)]
         finished = _run(command)
         if finished.returncode == -signal.SIGINT:  # Ctrl-C reaches every process of the terminal, not only the run
             finished = _run(command)
@@ -130,7 +138,3 @@ def reload_logits(request: Path, answer: Path) -> None:
 def _tokenise(folder: Path, texts: Sequence[str], pairs: Sequence[str] | None) -> TokenRows:
     """As the saved model says; trials of a sweep have the same tokenizer, which takes as long to read as a base."""
     return tokenize(load_tokenizer(folder), texts, pairs, max_length=ModelLabels.read(folder).max_length)
-
-
-if __name__ == "__main__":
-    reload_logits(Path(sys.argv[1]), Path(sys.argv[2]))
