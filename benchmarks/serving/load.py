@@ -14,6 +14,9 @@ import numpy as np
 Body = Callable[[int], bytes]
 """Number of a request -> its JSON body."""
 
+Check = Callable[[bytes], bool]
+"""Body of a good reply -> whether it is right."""
+
 
 @dataclass
 class Outcome:
@@ -21,7 +24,7 @@ class Outcome:
 
     Attributes:
         latencies: seconds of every good reply; in an open loop from the moment that it was due.
-        failures: replies with another status than 200, and lost connections.
+        failures: replies with another status than 200, wrong ones, and lost connections.
         seconds: how long it took.
     """
 
@@ -45,17 +48,17 @@ class Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(self, body: bytes) -> int:
-        """Send a request, read the whole reply, return its status."""
+    async def post(self, body: bytes, path: str = "/predict", method: str = "POST") -> tuple[int, bytes]:
+        """Send a request, read the whole reply, return its status and its body."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
-        head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
-        writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         reply = await reader.readuntil(b"\r\n\r\n")
-        length = int(reply.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        return int(reply[9:12])
+        fields = dict(line.split(b":", 1) for line in reply.lower().split(b"\r\n")[1:] if line)
+        content = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        return int(reply[9:12]), content
 
     def close(self) -> None:
         if self._streams:
@@ -63,7 +66,9 @@ class Connection:
             self._streams = None
 
 
-async def closed_loop(port: int, body: Body, *, clients: int, seconds: float) -> Outcome:
+async def closed_loop(
+    port: int, body: Body, *, clients: int, seconds: float, check: Check = lambda reply: True
+) -> Outcome:
     """Clients that send the next request as soon as they have the reply to the last."""
     outcome = Outcome()
     numbers = iter(range(1 << 62))
@@ -73,7 +78,7 @@ async def closed_loop(port: int, body: Body, *, clients: int, seconds: float) ->
         connection = Connection(port)
         while time.perf_counter() - start < seconds:
             sent = time.perf_counter()
-            await _ask(connection, body(next(numbers)), sent, outcome)
+            await _ask(connection, body(next(numbers)), sent, outcome, check)
         connection.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -107,13 +112,15 @@ async def open_loop(port: int, body: Body, *, rate: float, seconds: float, seed:
     return outcome
 
 
-async def _ask(connection: Connection, body: bytes, since: float, outcome: Outcome) -> None:
+async def _ask(
+    connection: Connection, body: bytes, since: float, outcome: Outcome, check: Check = lambda reply: True
+) -> None:
     try:
-        status = await connection.post(body)
+        status, reply = await connection.post(body)
     except (OSError, EOFError):
         connection.close()
-        status = 0
-    if status == 200:
+        status, reply = 0, b""
+    if status == 200 and check(reply):
         outcome.latencies.append(time.perf_counter() - since)
     else:
         outcome.failures += 1

@@ -41,17 +41,18 @@ def random_adapter(base: FrozenBase, sites: tuple[Site, ...], seed: int, rank: i
     return adapter
 
 
-def mixed_batch(folder: Path, adapters: int) -> Batch:
+def mixed_batch(folder: Path, adapters: int, multiple: int = 1) -> Batch:
     rows = tokenize(load_tokenizer(folder), TEXTS, None, max_length=20)
     chosen = np.array_split(np.arange(len(TEXTS)), adapters)
-    return build_batch([(adapter, rows, part) for adapter, part in enumerate(chosen)], device=CPU)
+    return build_batch([(adapter, rows, part) for adapter, part in enumerate(chosen)], device=CPU, multiple=multiple)
 
 
 @torch.inference_mode()
-def test_packed_adapters_give_the_logits_of_the_bank_that_trained_them(small_model: Path) -> None:
+@pytest.mark.parametrize("multiple", [1, 16])
+def test_packed_adapters_give_the_logits_of_the_bank_that_trained_them(small_model: Path, multiple: int) -> None:
     base = base_of(small_model)
     adapters = [random_adapter(base, sites, seed, rank=seed + 1) for seed, sites in enumerate(SITE_CHOICES)]
-    batch = mixed_batch(small_model, len(adapters))
+    batch = mixed_batch(small_model, len(adapters), multiple)
     expected = classify(AdapterBank(base, adapters), batch)
     packed = classify(ServingBank(base, [pack_adapter(base, adapter) for adapter in adapters]), batch)
     for ours, theirs in zip(packed, expected, strict=True):

@@ -23,6 +23,9 @@ from loramill.engine.linear import Linear
 CHUNK_ROWS = 32
 """Rows of a batched product: few enough that padding is small, enough that adapters do not come one row at a time."""
 
+ROUND_CHUNKS = 8
+"""Chunks of a batch are filled up to a multiple of this: every new shape costs a kernel of its own."""
+
 
 @dataclass(frozen=True)
 class PackedUpdates:
@@ -123,7 +126,7 @@ class ServingBank:
         )
         for place, column in enumerate(columns):
             added = torch.bmm(chunked[:, :, place * rank : (place + 1) * rank], up[chunks.owner, place])
-            y[:, column : column + width] += added.view(-1, width).index_select(0, chunks.back)
+            y[: len(chunks.back), column : column + width] += added.view(-1, width).index_select(0, chunks.back)
         return y
 
     def head(self, adapter: int) -> list[HeadWeights]:
@@ -180,7 +183,8 @@ class _Chunks:
 
     Attributes:
         owner: int64 ``[chunks]``, whose rows a chunk has.
-        gather: int64 ``[chunks * size]``, the row at each place; a chunk that is not full repeats its first.
+        gather: int64 ``[chunks * size]``, the row at each place; a chunk that is not full repeats its first, and one
+            that nobody needs the first row of all.
         back: int64 ``[rows]``, the place of each row.
     """
 
@@ -190,7 +194,8 @@ class _Chunks:
 
 
 def _cut(rows: Sequence[tuple[int, int, int]], device: torch.device) -> _Chunks:
-    size = min(CHUNK_ROWS, max(last - first for _, first, last in rows))
+    """Chunks for rows of several adapters; few different numbers of chunks, and of rows in one, come out of it."""
+    size = min(CHUNK_ROWS, 1 << (max(last - first for _, first, last in rows) - 1).bit_length())
     owner: list[int] = []
     gather, back = [], []
     for adapter, first, last in rows:
@@ -199,7 +204,9 @@ def _cut(rows: Sequence[tuple[int, int, int]], device: torch.device) -> _Chunks:
             back.append(len(owner) * size + np.arange(min(size, last - start)))
             gather.append(np.where(places < last, places, start))
             owner.append(adapter)
-    indices = (np.asarray(owner), np.concatenate(gather), np.concatenate(back))
+    unused = -len(owner) % ROUND_CHUNKS
+    gather.append(np.zeros(unused * size, dtype=np.int64))
+    indices = (np.asarray(owner + [0] * unused), np.concatenate(gather), np.concatenate(back))
     return _Chunks(*(torch.from_numpy(index).to(device) for index in indices))
 
 

@@ -71,7 +71,7 @@ class BaseRunner:
             of_model.setdefault(text.model, []).append(index)
         chosen = [rows.sorted_by_length(np.asarray(indices)) for indices in of_model.values()]
         parts = [(position, rows, part) for position, part in enumerate(chosen)]
-        batch = build_batch(parts, device=self.base.frozen.device)
+        batch = build_batch(parts, device=self.base.frozen.device, multiple=self.base.frozen.row_multiple)
         found: list[Logits] = [NO_LOGITS] * len(texts)
         for part, logits in zip(chosen, classify(self._bank(list(of_model)), batch), strict=True):
             for index, values in zip(part, logits.cpu().numpy(), strict=True):
