@@ -9,18 +9,24 @@ from loramill.data.analyzer import Lengths, SplitAnalysis
 from loramill.data.findings import SEVERITIES, Finding, ValidationReport
 
 SHOWN_FOR_EACH = 20
+LEAST_SHARE = 0.001
 WIDTH, BAR, LABEL_WIDTH = 640, 22, 150
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; max-width: 62rem; margin: 2rem auto;
-       padding: 0 1rem }
-h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-bottom: .3rem }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 } th, td { text-align: left; padding: .3rem .6rem;
-       border-bottom: 1px solid #d8dee4; vertical-align: top } th { font-weight: 600 }
+body { font: 15px/1.5 system-ui, "Noto Sans TC", sans-serif; color: #1f2430; background: #fff; max-width: 1180px;
+       margin: 0 auto; padding: 32px 24px 64px; box-sizing: border-box }
+h1 { font-size: 26px; line-height: 1.2; overflow-wrap: anywhere } h2 { font-size: 18px; margin: 36px 0 12px }
+h3 { font-size: 15px; margin: 0 0 4px } .charts ~ h3 { margin-top: 20px } p { margin: 4px 0 } .soft { color: #5d6472 }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px }
+figure { margin: 0; padding: 12px 16px; border: 1px solid #e3e6eb; border-radius: 8px }
+.scroll { overflow-x: auto; margin: 8px 0 20px; border: 1px solid #e3e6eb; border-radius: 8px }
+table { border-collapse: collapse; width: 100%; font-size: 14px }
+th, td { text-align: left; padding: 7px 12px; border-top: 1px solid #e3e6eb; vertical-align: top }
+tr:first-child th { border-top: 0; background: #f5f7fa; font-weight: 600; white-space: nowrap }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-td.excerpt { font-family: ui-monospace, monospace; font-size: .85rem; overflow-wrap: anywhere }
-.error { color: #b42318; font-weight: 600 } .warning { color: #8a5a00; font-weight: 600 } .info { color: #44546a }
-svg { max-width: 100%; height: auto } svg text { font: 12px system-ui, sans-serif; fill: #1b1f24 }
-svg rect { fill: #2f6f9f }
+td.excerpt { overflow-wrap: anywhere }
+.error { color: #b3261e; font-weight: 600 } .warning { color: #8a5a00; font-weight: 600 } .info { color: #5d6472 }
+svg { width: 100%; height: auto } svg text { font: 13px system-ui, sans-serif; fill: #1f2430 }
+svg rect { fill: #0072b2 }
 """
 
 
@@ -82,20 +88,24 @@ def histogram(lengths: Lengths, title: str) -> str:
 
 
 def _split(split: SplitAnalysis) -> str:
-    languages = ", ".join(f"{escape(name)} {share:.1%}" for name, share in list(split.languages.items())[:6])
+    shares = [(name, share) for name, share in split.languages.items() if share >= LEAST_SHARE]
+    languages = ", ".join(f"{escape(name)} {share:.1%}" for name, share in shares[:6])
     facts = [
         f"{split.rows:,} rows, {split.distinct_texts:,} distinct texts, {split.near_duplicates:,} near copies",
         f"Languages: {languages}",
         f"{split.vocabulary.words:,} words, {split.vocabulary.distinct:,} different, "
         f"{split.vocabulary.once:,} of them once",
     ]
-    plots = [bar_chart(split.label_counts, f"Labels of {split.name}")] if split.label_counts else []
+    labels = bar_chart(split.label_counts, f"Labels of {split.name}")
+    plots = [f"<figure><h3>Rows by label</h3>{labels}</figure>"] if split.label_counts else []
     for name, lengths in (("characters", split.characters), ("words", split.words), ("tokens", split.tokens)):
         if lengths is not None:
-            plots += [f"<h3>Length in {name}</h3>", _length_line(lengths), histogram(lengths, f"Length in {name}")]
+            bars = histogram(lengths, f"Length in {name}")
+            plots.append(f"<figure><h3>Length in {name}</h3>{_length_line(lengths)}{bars}</figure>")
     words = ", ".join(f"{escape(word)} ({count:,})" for word, count in split.vocabulary.most_frequent)
     return (
-        f"<h2>Split {escape(split.name)}</h2>{_list(facts, escaped=True)}{''.join(plots)}"
+        f"<h2>Split {escape(split.name)}</h2>{_list(facts, escaped=True)}"
+        f'<section class="charts">{"".join(plots)}</section>'
         f"<h3>Most frequent words</h3><p>{words}</p>{_examples(split.examples)}"
     )
 
@@ -105,13 +115,14 @@ def _examples(examples: Mapping[str, Sequence[str]]) -> str:
     if not rows:
         return ""
     cells = "".join(f'<tr><td>{escape(label)}</td><td class="excerpt">{escape(text)}</td></tr>' for label, text in rows)
-    return f"<h3>Examples</h3><table><tr><th>label</th><th>text</th></tr>{cells}</table>"
+    head = "<tr><th>label</th><th>text</th></tr>"
+    return f'<h3>Examples</h3><div class="scroll"><table>{head}{cells}</table></div>'
 
 
 def _length_line(lengths: Lengths) -> str:
     return (
-        f"<p>from {lengths.minimum:,} to {lengths.maximum:,}; median {lengths.median:g}, mean {lengths.mean:g}, "
-        f"95% up to {lengths.p95:g}, 99% up to {lengths.p99:g}</p>"
+        f'<p class="soft">from {lengths.minimum:,} to {lengths.maximum:,}; median {lengths.median:g}, '
+        f"mean {lengths.mean:g}, 95% up to {lengths.p95:g}, 99% up to {lengths.p99:g}</p>"
     )
 
 
@@ -121,7 +132,8 @@ def _summary(report: ValidationReport) -> str:
         f'<tr><td class="{severity}">{severity}</td><td>{escape(code)}</td><td class="number">{count:,}</td></tr>'
         for severity, code, count in _counts(report)
     )
-    table = f'<table><tr><th>severity</th><th>code</th><th class="number">rows</th></tr>{counts}</table>'
+    head = '<tr><th>severity</th><th>code</th><th class="number">rows</th></tr>'
+    table = f'<div class="scroll"><table>{head}{counts}</table></div>'
     return (
         f"<p>{report.total_samples:,} rows; largest class over smallest {report.imbalance_ratio:g} ({balance}).</p>"
         f"<h2>Findings</h2>{table if counts else '<p>None.</p>'}"
@@ -140,7 +152,7 @@ def _findings(report: ValidationReport) -> str:
     left_out = sum(report.finding_counts.values()) - len(shown)
     more = f"<p>{left_out:,} more are in the JSON report.</p>" if left_out else ""
     head = "<tr><th>code</th><th>split</th><th>row</th><th>column</th><th>what</th><th>fix</th></tr>"
-    return f"<table>{head}{''.join(map(_finding, shown))}</table>{more}"
+    return f'<div class="scroll"><table>{head}{"".join(map(_finding, shown))}</table></div>{more}'
 
 
 def _finding(finding: Finding) -> str:
