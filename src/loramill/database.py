@@ -82,11 +82,15 @@ class Database:
 
     Args:
         url: SQLAlchemy URL, such as ``sqlite:///results/experiments.db`` or ``postgresql+psycopg://...``.
+        relaxed: SQLite does not wait for the disk: a power failure may take back the last changes, in order. For
+            changes that such a failure undoes by itself, such as the claims of workers, which end with the machine.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, relaxed: bool = False) -> None:
         self.url = _with_driver(url)
         self.engine = _create_engine(self.url)
+        if relaxed and self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _relax_sqlite)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(loramill_reading=True), expire_on_commit=False)
 
@@ -238,6 +242,10 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver must not open transactions behind SQLAlchemy's back
     for pragma in SQLITE_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _relax_sqlite(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _begin_sqlite(connection: Any) -> None:

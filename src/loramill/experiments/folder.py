@@ -31,12 +31,15 @@ class ExperimentFolder:
     path: Path
 
     @classmethod
-    def create(cls, results_folder: Path, experiment_name: str, now: datetime) -> ExperimentFolder:
+    def create(
+        cls, results_folder: Path, experiment_name: str, now: datetime, *, sync: bool = True
+    ) -> ExperimentFolder:
         """Make a new folder; the file system decides who gets a name, so two processes never share one.
 
         Args:
             now: start of the experiment; its local time names the folder. A second one within the same
                 second gets the suffix ``_2``, then ``_3``.
+            sync: wait until the disk has it.
 
         Raises:
             DiskFullError, UnwritableError, StorageError: the folder cannot be made.
@@ -53,7 +56,8 @@ class ExperimentFolder:
                 folder = cls(path)
                 folder.plots.mkdir()
                 folder.artifacts.mkdir()
-                sync_folder(results_folder)
+                if sync:
+                    sync_folder(results_folder)
                 return folder
             raise OSError(f"{MAX_SAME_SECOND} experiments named {base} exist")
 

@@ -17,11 +17,11 @@ import time
 
 from loramill.database import Database
 from loramill.errors import LoramillError
-from loramill.experiments.folder import ExperimentFolder
 from loramill.jobs.execute import execute_training
 from loramill.jobs.execute_sweep import execute_sweep
 from loramill.jobs.job_tables import JobKind
 from loramill.jobs.lease import GIVE_UP_SECONDS, Claim
+from loramill.jobs.submit import restore_folder
 from loramill.settings import Settings
 
 
@@ -50,7 +50,7 @@ def do(claim: Claim, settings: Settings, database: Database, stop: threading.Eve
         execute_sweep(claim, settings=settings, database=database, should_stop=stop.is_set)
         return
     execute_training(
-        ExperimentFolder.open(settings.results_folder, claim.experiment_id),
+        restore_folder(database, settings, claim.experiment_id),
         settings=settings,
         database=database,
         on_event=lambda _event: None,

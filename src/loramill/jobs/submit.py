@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,18 +15,21 @@ from sqlalchemy.orm import Session
 from loramill.auth.audit_log import Actor, AuditLog
 from loramill.auth.quotas import Usage, check_quota, quota_of
 from loramill.auth.users import UserStore
-from loramill.config.load import dump_config
+from loramill.config.load import dump_config, parse_config
 from loramill.config.schema import ExperimentConfig
 from loramill.data.datasets import DatasetStore
 from loramill.database import Database
-from loramill.errors import ConflictError
+from loramill.errors import ConflictError, StorageError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.store import ExperimentStore, NewExperiment
-from loramill.jobs.job_tables import TABLES, JobKind, may_be_taken
+from loramill.files import sync_folder
+from loramill.jobs.job_tables import JobKind, SweepJob, may_be_taken
 from loramill.settings import Settings
 
 SUBMIT_ACTION = "task.submit"
+
+log = logging.getLogger(__name__)
 
 
 def submit_training(
@@ -91,7 +95,7 @@ def submit_for_user(
             if known is not None:
                 return known
             check_quota(quota_of(user), count_usage(session, submission.owner))
-            folder = create_folder(submission.config, settings)
+            folder = reserve_folder(submission.config, settings)
             row = ExperimentStore(session).create(_new_experiment(submission, folder))
             audit.record(session, submission.actor, SUBMIT_ACTION, row.id)
     except BaseException:
@@ -99,6 +103,10 @@ def submit_for_user(
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     enqueue(row.id)
+    try:
+        write_down(folder, submission.config)
+    except StorageError as error:  # the job is accepted, and its worker will try again
+        log.warning("%s: %s", row.id, error)
     return row
 
 
@@ -125,21 +133,20 @@ def _find_same(session: Session, submission: Submission) -> Experiment | None:
 
 def count_usage(session: Session, owner: str) -> Usage:
     """What a user's quota is compared with. Of the bytes on disk, those of data sets are counted."""
-    mine = select(func.count()).select_from(Experiment).where(Experiment.owner == owner)
     yesterday = datetime.now(UTC) - timedelta(days=1)
+    unfinished = Experiment.status.not_in(FINISHED), may_be_taken(JobKind.RUN)  # a sweep is one, not each of its trials
+    runs = session.execute(
+        select(
+            func.count().filter(*unfinished), func.count().filter(Experiment.created_at > yesterday), func.count()
+        ).where(Experiment.owner == owner)
+    ).one()
+    sweeps = select(func.count()).where(SweepJob.owner == owner, SweepJob.status.not_in(FINISHED))
     return Usage(
-        concurrent_jobs=sum(_unfinished(session, kind, owner) for kind in JobKind),
-        daily_submits=session.scalar(mine.where(Experiment.created_at > yesterday)) or 0,
-        stored_experiments=session.scalar(mine) or 0,
+        concurrent_jobs=runs[0] + (session.scalar(sweeps) or 0),
+        daily_submits=runs[1],
+        stored_experiments=runs[2],
         stored_bytes=DatasetStore(session).stored_bytes(owner),
     )
-
-
-def _unfinished(session: Session, kind: JobKind, owner: str) -> int:
-    """Jobs that wait or run; a sweep is one, however many trials it has."""
-    table = TABLES[kind]
-    counted = select(func.count()).select_from(table)
-    return session.scalar(counted.where(table.owner == owner, table.status.not_in(FINISHED), may_be_taken(kind))) or 0
 
 
 def find_task(session: Session, task_id: str) -> Experiment | None:
@@ -164,7 +171,33 @@ def list_tasks(
 
 def create_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
     """A new experiment folder that holds its config."""
-    results = settings.home / config.training.output_dir
-    folder = ExperimentFolder.create(results, config.experiment_name, datetime.now().astimezone())
-    folder.write_config(dump_config(config))
+    folder = reserve_folder(config, settings)
+    write_down(folder, config)
     return folder
+
+
+def reserve_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
+    """A new folder whose name is taken; only ``write_down`` sees to it that it outlives a power failure."""
+    results = settings.home / config.training.output_dir
+    return ExperimentFolder.create(results, config.experiment_name, datetime.now().astimezone(), sync=False)
+
+
+def write_down(folder: ExperimentFolder, config: ExperimentConfig) -> None:
+    """Put the config into its folder, both to stay.
+
+    A worker that is faster, or comes after a crash in between, takes the config from the row (``restore_folder``).
+    """
+    folder.write_config(dump_config(config))
+    sync_folder(folder.path.parent)
+
+
+def restore_folder(database: Database, settings: Settings, experiment_id: str) -> ExperimentFolder:
+    """The folder of a submitted experiment, made again from its row as far as it is missing."""
+    folder = ExperimentFolder(settings.results_folder / experiment_id)
+    if not folder.config_file.is_file():
+        with database.reading() as session:
+            config = parse_config(ExperimentStore(session).get(experiment_id).config, source="row")
+        for part in (folder.plots, folder.artifacts):
+            part.mkdir(parents=True, exist_ok=True)
+        write_down(folder, config)
+    return ExperimentFolder.open(settings.results_folder, experiment_id)

@@ -35,7 +35,7 @@ def run_worker(settings: Settings, *, slots: int) -> None:
     Args:
         slots: jobs at the same time.
     """
-    database = Database(settings.effective_database_url)
+    database = Database(settings.effective_database_url, relaxed=True)
     database.upgrade()
     draining = threading.Event()
     with open_broker(settings) as broker, contextlib.closing(database):
