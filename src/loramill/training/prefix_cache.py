@@ -71,12 +71,11 @@ def compute_prefix(bank: AdapterBank, rows: TokenRows, layer: int, folder: Path)
         return None
     with torch.inference_mode():
         for chosen in batches_of_tokens(rows.lengths, PREDICTION_TOKENS):
-            batch = build_batch([(0, rows, chosen)], device=base.device)
-            found = states_before(bank, batch, layer)
-            starts = np.concatenate([[0], np.cumsum(rows.lengths[chosen])])
-            for place, row in enumerate(chosen):
-                part = found[starts[place] : starts[place + 1]]
-                states[rows.starts[row] : rows.starts[row + 1]].copy_(part)
+            batch = build_batch([(0, rows, chosen)], device=base.device, multiple=base.row_multiple)
+            lengths = rows.lengths[chosen]
+            before = np.cumsum(lengths) - lengths
+            places = np.arange(batch.tokens) + np.repeat(rows.starts[:-1][chosen] - before, lengths)
+            states[torch.from_numpy(places)] = states_before(bank, batch, layer)[: batch.tokens].to(states.device)
     return PrefixStates(layer, states)
 
 

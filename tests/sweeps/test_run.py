@@ -1,0 +1,90 @@
+"""Passes of a sweep: as many trials as fit, and the same outcome after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from loramill.config.load import parse_config
+from loramill.sweeps.capacity import split_by_memory
+from loramill.sweeps.halving import Halving
+from loramill.sweeps.run import SweepTrial, TrialOutcome, run_sweep
+from small_models import save_small_model
+from small_runs import new_folder, small_config, write_rows
+
+RATES = (1e-5, 1e-4, 1e-3, 1e-2)
+
+
+def make_trials(home: Path, rates: tuple[float, ...], said: list[str]) -> list[SweepTrial]:
+    model, rows = home / "model", home / "rows"
+    if not model.exists():
+        save_small_model("bert", model)
+        write_rows(rows)
+    config = small_config(model, rows, training__num_train_epochs=2, lora__lora_dropout=0.1).model_dump(mode="json")
+    trees = [{**config, "training": {**config["training"], "learning_rate": rate}} for rate in rates]
+
+    def listen(event: dict[str, Any]) -> None:
+        said.append(event.get("message", ""))
+
+    return [SweepTrial(parse_config(tree), new_folder(home / "results"), listen) for tree in trees]
+
+
+def sweep(
+    home: Path, trials: list[SweepTrial], stop: Callable[[], bool] = lambda: False, **more: Any
+) -> list[TrialOutcome]:
+    return run_sweep(trials, data_folder=home / "data", should_stop=stop, **more)
+
+
+def adapters(trials: list[SweepTrial]) -> list[bytes]:
+    return [(trial.folder.final_model / "adapter_model.safetensors").read_bytes() for trial in trials]
+
+
+def test_what_does_not_fit_is_left() -> None:
+    def entry(parameters: int) -> Any:
+        adapter = SimpleNamespace(values=torch.zeros(parameters))
+        return SimpleNamespace(run=SimpleNamespace(trial=SimpleNamespace(adapter=adapter)))
+
+    taken: list[int] = []
+
+    def entries() -> Any:
+        for size in (10, 10, 10, 10):
+            taken.append(size)
+            yield entry(size)
+
+    assert len(split_by_memory(entries(), torch.device("cpu"), 2 * 4 * 4 * 10)) == 2
+    assert len(taken) == 3  # none is made beyond the first that does not fit
+    assert len(split_by_memory(entries(), torch.device("cpu"), 0)) == 1
+    assert len(split_by_memory(entries(), torch.device("cpu"))) == 4
+
+
+@pytest.mark.slow
+def test_trials_beyond_the_memory_wait_for_another_pass(tmp_path: Path) -> None:
+    said: list[str] = []
+    waiting, together = (make_trials(tmp_path, RATES[2:], said) for _ in range(2))
+    outcomes = sweep(tmp_path, waiting, memory_bytes=1)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    assert [outcome.metrics["system"]["trials_in_pass"] for outcome in outcomes] == [1, 1]
+    assert any("1 wait for the next pass" in message for message in said)
+    sweep(tmp_path, together)
+    assert adapters(waiting) == adapters(together)
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_prunes_the_same_trials(tmp_path: Path) -> None:
+    halving = Halving(keep=2, rungs=2, rows=32)
+    whole, broken = (make_trials(tmp_path, RATES, []) for _ in range(2))
+    expected = sweep(tmp_path, whole, halving=halving)
+    assert sorted(outcome.status for outcome in expected) == ["finished", "pruned", "pruned", "pruned"]
+    pruned = next(outcome for outcome in expected if outcome.status == "pruned")
+    assert pruned.metrics["eval"]["samples"] == 32
+    asked = iter(range(5))  # stops between the first comparison and the second
+    stopped = sweep(tmp_path, broken, lambda: next(asked, None) is None, halving=halving)
+    assert {outcome.status for outcome in stopped} == {"stopped"}
+    resumed = sweep(tmp_path, broken, halving=halving, resume=True)
+    assert [outcome.status for outcome in resumed] == [outcome.status for outcome in expected]
+    assert adapters(broken) == adapters(whole)
