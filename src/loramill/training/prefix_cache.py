@@ -7,6 +7,7 @@ kept in memory, or in a file of the run's folder that vanishes with the process,
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def _room_for(tokens: int, base: FrozenBase, folder: Path) -> Tensor | None:
         return torch.empty(shape, dtype=base.dtype)
     if size > psutil.disk_usage(str(folder)).free * DISK_SHARE:
         return None
-    file = folder / STATES_FILE
+    file = folder / f"{STATES_FILE}-{os.getpid()}"
     try:
         return torch.from_file(str(file), shared=True, size=math.prod(shape), dtype=base.dtype).view(shape)
     finally:
