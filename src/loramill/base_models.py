@@ -9,6 +9,7 @@ import importlib.util
 import json
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,11 @@ class BaseModelFiles:
         return str(self.folder) if _is_local(self.name) else self.name
 
     def content_hash(self) -> str:
-        """BLAKE3 of the weights (hexadecimal): the same name may hold other weights tomorrow. 0.1 s for 90 MB."""
+        """BLAKE3 of the weights (hexadecimal): the same name may hold other weights tomorrow. 0.1 s for 90 MB, once."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
         digest = blake3(max_threads=blake3.AUTO)
         for file in self.weights:
             digest.update_mmap(file)
