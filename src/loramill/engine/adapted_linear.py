@@ -57,16 +57,18 @@ class _AdaptedLinear(torch.autograd.Function):
             for output, rank_state, site_b in _sites(y, state, update, lora_b.to(x.dtype)):
                 output.addmm_(rank_state, site_b.t(), alpha=update.scale)
         ctx.linear, ctx.updates = linear, updates
-        ctx.save_for_backward(x, *parameters, *states)
+        ctx.save_for_backward(*([x] if updates else []), *parameters, *states)  # a frozen layer needs no input
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         (grad_y,) = grad_outputs
+        grad_x = ctx.linear.input_gradient(grad_y) if ctx.needs_input_grad[0] else None
+        if not ctx.updates:
+            return grad_x, None, None
         x, *saved = ctx.saved_tensors
         count = len(ctx.updates)
         parameters, states = saved[: 2 * count], saved[2 * count :]
-        grad_x = ctx.linear.input_gradient(grad_y) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
         for update, lora_a, lora_b, state in zip(ctx.updates, parameters[::2], parameters[1::2], states, strict=True):
             grad_state = torch.empty_like(state)

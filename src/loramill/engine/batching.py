@@ -7,8 +7,10 @@ the CPU a bucket holds rows that differ little; other devices, where each call c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +105,19 @@ class Bucket:
     rows: int
     width: int
     padding: Tensor | None = None
+
+    def attention_bias(self, heads: int) -> Tensor | None:
+        """What is added to scores, ``[rows * heads, 1, width]``: minus infinity at padding; ``None`` without any."""
+        if self.padding is None:
+            return None
+        if heads not in self._biases:  # every layer asks for the same
+            bias = torch.zeros(self.padding.shape, device=self.padding.device).masked_fill_(self.padding, -math.inf)
+            self._biases[heads] = bias.repeat_interleave(heads, 0)[:, None, :]
+        return self._biases[heads]
+
+    @cached_property
+    def _biases(self) -> dict[int, Tensor]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -121,22 +121,16 @@ def _attend(flat: Tensor, target: Tensor, bucket: Bucket) -> list[Tensor]:
 def _weigh(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
     """The weights ``[rows * heads, queries, width]``, and their sums of the values ``[rows, heads, queries, size]``."""
     rows, heads, width, size = key.shape
-    nothing = _NO_BIAS.to(key.dtype) if bucket.padding is None else _bias(bucket.padding, heads, key.dtype)
+    bias = bucket.attention_bias(heads)
     scores = torch.baddbmm(
-        nothing,
+        _NO_BIAS.to(key.dtype) if bias is None else bias.to(key.dtype),
         query.view(rows * heads, -1, size),
         key.view(rows * heads, width, size).transpose(1, 2),
-        beta=0 if bucket.padding is None else 1,
+        beta=0 if bias is None else 1,
         alpha=1 / math.sqrt(size),
     )
     weights = torch.softmax(scores, -1)
     return weights, torch.bmm(weights, value.view(rows * heads, width, size)).view(rows, heads, -1, size)
-
-
-def _bias(padding: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-    """``[rows * heads, 1, width]``: minus infinity where nobody attends."""
-    bias = torch.zeros(padding.shape, dtype=dtype).masked_fill_(padding, -math.inf)
-    return bias.repeat_interleave(heads, 0)[:, None, :]
 
 
 def _backward(grad: Tensor, saved: Iterator[Tensor]) -> Tensor:

@@ -19,6 +19,9 @@ from loramill.engine.losses import ProblemType, row_losses
 PACKED_TOKENS = 16_384
 """Tokens of a training pass that micro-batches of several adapters share, where the device wants large passes."""
 
+ATTENTION_LENGTH = 384
+"""Length in tokens of a text whose attention takes as long as all else; measured, as small products are slow."""
+
 PREDICTION_TOKENS = 4096
 """Tokens of one forward pass without gradients: large enough for the GEMM roof, small enough for a laptop."""
 
@@ -140,11 +143,11 @@ def _cut(work: Sequence[AdapterBatch], lanes: int) -> list[_Piece]:
 
 
 def _for_lanes(lengths: IntArray, rows: IntArray, lanes: int) -> list[IntArray]:
-    """Neighbouring rows for each lane, about equally many tokens."""
-    tokens = int(lengths.sum())
-    count = min(lanes, len(rows), max(1, tokens // LANE_TOKENS))
-    middles = np.cumsum(lengths) - lengths / 2
-    lane = np.minimum((middles * count / tokens).astype(np.int64), count - 1)
+    """Neighbouring rows for each lane, about equally much work."""
+    count = min(lanes, len(rows), max(1, int(lengths.sum()) // LANE_TOKENS))
+    work = lengths * (1 + lengths / ATTENTION_LENGTH)
+    middles = np.cumsum(work) - work / 2
+    lane = np.minimum((middles * count / work.sum()).astype(np.int64), count - 1)
     return [part for part in np.split(rows, np.searchsorted(lane, np.arange(1, count))) if len(part)]
 
 
