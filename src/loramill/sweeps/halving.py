@@ -14,7 +14,8 @@ class Halving:
     Attributes:
         keep: one trial in so many goes on after each rung.
         rungs: how often trials are compared before the end.
-        rows: evaluation rows that a comparison takes; more would cost as much as the training that it saves.
+        rows: evaluation rows that the last comparison takes, each one before it half of the next's, as it has more
+            trials to judge and less to judge by; more would cost as much as the training that it saves.
     """
 
     keep: int = 3
@@ -24,6 +25,10 @@ class Halving:
     def shares(self) -> list[float]:
         """Shares of the whole training at which trials are compared, ascending: keep 4, rungs 2: 1/16, 1/4."""
         return [self.keep**-exponent for exponent in range(self.rungs, 0, -1)]
+
+    def rows_at(self, rung: int) -> int:
+        """Evaluation rows of the comparison at a rung, counted from 0."""
+        return max(1, self.rows >> (self.rungs - 1 - rung))
 
     def survivors(self, scores: Sequence[float]) -> list[int]:
         """Places of the trials that go on, best first; more is better, and the earlier trial wins a tie."""

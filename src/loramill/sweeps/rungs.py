@@ -55,7 +55,7 @@ def _score(bank: AdapterBank, entry: Entry, halving: Halving, rung: int) -> floa
     run, trial = entry.run, entry.run.trial
     known = trial.progress.rung_scores
     if rung == len(known):
-        rows = comparison_rows(len(run.evaluation), halving.rows)
+        rows = comparison_rows(len(run.evaluation), halving.rows_at(rung))
         part = run.evaluation if rows is None else run.evaluation.take(rows)
         entry.comparison = evaluate(bank, trial.index, part, run.label_names)
         known.append(best_metric_value(entry.comparison.metrics, trial.best_metric))
