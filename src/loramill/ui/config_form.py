@@ -57,10 +57,10 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_tree(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that these values say; what is absent is left to its default."""
+    """The config that these values say; only what may be absent is left out, so that the check finds the rest."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
-        if value is not None:
+        if value is not None or type(None) not in _kinds(FIELDS[key].annotation):
             set_key(tree, key, value)
     return tree
 

@@ -31,6 +31,9 @@ from loramill.ui.texts import t
 
 SAMPLES = ["sample:movie_reviews", "sample:chinese_reviews"]
 FIRST_PRESET = "quickstart"
+NEVER_ALL_EMPTY = ("experiment_name", "data.dataset_name", "model.name")
+"""Streamlit empties all fields when one comes to the page, from another or from itself; nobody else does."""
+
 SUBMIT_KEY = "submit_key"
 PLAN = "plan"
 PLAN_SECONDS = 150.0
@@ -51,7 +54,7 @@ def draw() -> None:
 
 def start_form(presets: dict[str, Any]) -> None:
     """The form as it was left, or a preset that works without a network; data named in the address wins."""
-    if state_key("experiment_name") not in st.session_state:
+    if not any(st.session_state.get(state_key(key)) for key in NEVER_ALL_EMPTY):
         first = presets.get(FIRST_PRESET) or next(iter(presets.values()), None)
         fill(me().draft or (flatten(first["config"]) if first else defaults()))
     if source := st.query_params.get("data"):
