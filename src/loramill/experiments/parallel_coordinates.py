@@ -10,8 +10,10 @@ from html import escape
 from loramill.experiments.charts import COLOURS, format_number
 
 AXIS_GAP, HEIGHT, TOP, BOTTOM, SIDE = 170, 340, 64, 28, 90
-LOG_RATIO = 10
+LOG_RATIO = 5
 """Positive numbers whose ends differ by this factor stand on a logarithmic axis."""
+HALO = 'paint-order="stroke" stroke="#fff" stroke-width="4"'
+"""Around the axes' labels, which lines go through."""
 FAINT = "#9aa4b2"
 MOST_TICKS = 8
 
@@ -38,14 +40,14 @@ class _Axis:
 def parallel_coordinates(title: str, lines: Sequence[CoordinateLine], axes: Sequence[str]) -> str:
     """Trials as lines over the axes in this order; highlighted ones are drawn last and thick.
 
-    Numbers are placed by value, on a logarithmic axis when they span a factor of ten; other values in their order.
+    Numbers are placed by value, on a logarithmic axis when they span a factor of five; other values in their order.
     """
     if not lines or not axes:
         return ""
     placed = [_axis(name, [line.values.get(name) for line in lines]) for name in axes]
     width = 2 * SIDE + AXIS_GAP * max(1, len(axes) - 1)
-    parts = [_draw_axis(axis, index) for index, axis in enumerate(placed)]
-    parts += [_draw_line(line, placed) for line in sorted(lines, key=lambda line: line.highlighted)]
+    parts = [_draw_line(line, placed) for line in sorted(lines, key=lambda line: line.highlighted)]
+    parts += [_draw_axis(axis, index) for index, axis in enumerate(placed)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
         f'role="img" aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="12" fill="#333">'
@@ -88,7 +90,9 @@ def _draw_axis(axis: _Axis, index: int) -> str:
         y = _y(place)
         if all(abs(y - other) >= 12 for other in drawn):
             drawn.append(y)
-            parts.append(f'<text x="{x - 7:.0f}" y="{y + 4:.1f}" text-anchor="end" fill="#666">{escape(label)}</text>')
+            parts.append(
+                f'<text x="{x - 7:.0f}" y="{y + 4:.1f}" text-anchor="end" fill="#555" {HALO}>{escape(label)}</text>'
+            )
     return "".join(parts)
 
 
