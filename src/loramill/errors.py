@@ -28,7 +28,8 @@
     │   ├── OutOfMemoryError
     │   ├── ReloadMismatchError
     │   ├── ResumeError
-    │   └── WorkerLostError
+    │   ├── WorkerLostError
+    │   └── TimeLimitError
     ├── PredictionError          a text cannot be classified
     │   ├── EmptyTextError
     │   ├── TextTooLongError
@@ -224,6 +225,10 @@ class ResumeError(TrainingError):
 
 class WorkerLostError(TrainingError):
     code = "worker_lost"
+
+
+class TimeLimitError(TrainingError):
+    code = "time_limit"
 
 
 class PredictionError(LoramillError):

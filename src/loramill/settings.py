@@ -80,6 +80,17 @@ class Settings(BaseSettings):
     submit_limit: str = Field(
         "60/minute", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 60/minute."
     )
+    job_seconds: float | None = Field(
+        None, alias="LORAMILL_JOB_SECONDS", gt=0, description="Longest attempt at a job, in seconds; none by default."
+    )
+    worker_metrics_port: int | None = Field(
+        None,
+        alias="LORAMILL_WORKER_METRICS_PORT",
+        description="Port of a worker's /metrics; none by default.",
+    )
+    worker_metrics_address: str = Field(
+        "127.0.0.1", alias="LORAMILL_WORKER_METRICS_ADDRESS", description="Address that a worker's /metrics listens on."
+    )
     upload_limit_mb: int = Field(
         1024, alias="LORAMILL_UPLOAD_LIMIT_MB", ge=1, description="Largest file of a data set over the network, in MiB."
     )

@@ -15,6 +15,7 @@ from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.jobs.control import request_cancel
+from loramill.jobs.gpus import GpuSlots
 from loramill.jobs.supervise import Supervisor
 from loramill.settings import Settings
 
@@ -23,6 +24,8 @@ import json, sys, time
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.store import ExperimentStore
+from loramill.jobs.gpus import GpuSlots
+from loramill.jobs.supervise import Supervisor
 from loramill.settings import Settings
 settings = Settings.load()
 work = json.loads(sys.stdin.readline())
@@ -66,14 +69,14 @@ def statuses(home: Path) -> list[str]:
 def test_a_message_about_nothing_starts_nothing(
     supervise: Callable[..., Supervisor], submit: Callable[..., str]
 ) -> None:
-    supervise("raise SystemExit(1)").work_on("nothing")
+    supervise("raise SystemExit(1)").do_next()
 
 
 def test_a_child_that_dies_is_a_setback(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
 ) -> None:
     submit()
-    supervise("raise SystemExit(3)").work_on("job")
+    supervise("raise SystemExit(3)").do_next()
     assert (row().status, row().setbacks, row().attempt) == (Status.PENDING, 1, 1)
     assert statuses(home) == ["PENDING"]
 
@@ -82,7 +85,7 @@ def test_a_worker_that_drains_takes_nothing(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment]
 ) -> None:
     submit()
-    supervise("raise SystemExit(3)", draining=lambda: True).work_on("job")
+    supervise("raise SystemExit(3)", draining=lambda: True).do_next()
     assert (row().status, row().attempt) == (Status.PENDING, 0)
 
 
@@ -91,7 +94,7 @@ def test_a_child_that_has_recorded_its_end_writes_its_last_event(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
 ) -> None:
     submit()
-    supervise(SUCCEEDS_SLOWLY).work_on("job")
+    supervise(SUCCEEDS_SLOWLY).do_next()
     assert row().status == Status.SUCCESS
     assert statuses(home) == ["SUCCESS"]
 
@@ -102,7 +105,7 @@ def test_cancelling_ends_the_whole_tree_within_ten_seconds(
     database: Database, home: Path,
 ) -> None:  # fmt: skip
     submit()
-    worker = threading.Thread(target=supervise(IGNORES_SIGNALS).work_on, args=("job",))
+    worker = threading.Thread(target=supervise(IGNORES_SIGNALS).do_next)
     worker.start()
     until = time.monotonic() + 30
     while len(sleepers()) < 2 and time.monotonic() < until:
@@ -120,3 +123,46 @@ def test_cancelling_ends_the_whole_tree_within_ten_seconds(
 
 def sleepers() -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(300)" in " ".join(p.info["cmdline"] or [])]
+
+
+TELLS_ITS_GPU = """
+import json, os, sys
+from pathlib import Path
+work = json.loads(sys.stdin.readline())
+Path(os.environ["LORAMILL_HOME"], work["job"] + ".gpu").write_text(str(work["gpu"]))
+"""
+
+
+def test_the_first_in_line_is_done_whatever_the_message_names(
+    home: Path, database: Database, submit: Callable[..., str], row: Callable[..., Experiment]
+) -> None:
+    outcomes: list[str] = []
+    supervisor = Supervisor(
+        Settings(home=home),  # type: ignore[call-arg]
+        database,
+        worker="w",
+        draining=lambda: False,
+        command=(sys.executable, "-c", TELLS_ITS_GPU),
+        gpus=GpuSlots(["7"]),
+        on_ended=lambda outcome, _seconds: outcomes.append(outcome),
+    )
+    for name, priority in (("late", 0), ("later", 0), ("urgent", 5), ("humble", -1)):
+        submit(name, priority=priority)
+    done = []
+    for _ in range(4):
+        supervisor.do_next()
+        done += [name for name in ("late", "later", "urgent", "humble") if row(name).attempt and name not in done]
+    assert done == ["urgent", "late", "later", "humble"]
+    assert (home / "urgent.gpu").read_text() == "7"
+    assert outcomes == ["PENDING"] * 4
+
+
+@pytest.mark.slow
+def test_an_attempt_has_a_time_limit(
+    home: Path, database: Database, submit: Callable[..., str], row: Callable[..., Experiment]
+) -> None:
+    submit()
+    settings = Settings(home=home, job_seconds=0.5)  # type: ignore[call-arg]
+    command = (sys.executable, "-c", "import time; time.sleep(60)")
+    Supervisor(settings, database, worker="w", draining=lambda: False, command=command).do_next()
+    assert (row().status, row().error_code) == (Status.FAILURE, "time_limit")

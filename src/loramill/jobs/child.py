@@ -69,6 +69,8 @@ def hear_work() -> Claim:
             sys.exit(0)
         line += byte
     work = json.loads(line)
+    if work.get("gpu") is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = work["gpu"]  # CUDA looks at it when it is first used, which is later
     return Claim(work["job"], work["attempt"], work["resume"], time.monotonic(), JobKind(work["kind"]))
 
 

@@ -21,7 +21,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -38,6 +38,9 @@ GIVE_UP_SECONDS = 20.0
 
 RENEW_SECONDS = 3.0
 """Also the longest time until a worker notices that its job was cancelled."""
+
+MAX_RACES = 50
+"""Times that others are faster before a worker leaves the rest to them."""
 
 AT_WORK = (Status.STARTED, Status.PROGRESS)
 
@@ -96,6 +99,33 @@ def claim(session: Session, experiment_id: str, *, worker: str) -> Claim | None:
         if taken is not None:
             return Claim(experiment_id, taken.attempt, taken.resume, claimed_at, kind)
     return None
+
+
+def claim_next(session: Session, *, worker: str) -> Claim | None:
+    """Take the waiting job of the highest priority, the oldest of equals; ``None`` when none waits."""
+    for _ in range(MAX_RACES):
+        waiting = _first_waiting(session)
+        if waiting is None:
+            return None
+        taken = claim(session, waiting, worker=worker)
+        if taken is not None:
+            return taken
+    return None
+
+
+def _first_waiting(session: Session) -> str | None:
+    """Of both tables; what waits for a retry is not due yet."""
+    found: list[tuple[int, datetime, str]] = []
+    for kind, table in TABLES.items():
+        first = session.execute(
+            select(table.priority, table.created_at, table.id)
+            .where(table.status == Status.PENDING, table.not_before.is_(None), may_be_taken(kind))
+            .order_by(table.priority.desc(), table.number)
+            .limit(1)
+        ).first()
+        if first is not None:
+            found.append((-first.priority, first.created_at, first.id))
+    return min(found)[2] if found else None
 
 
 def require_held(session: Session, claim: Claim) -> None:

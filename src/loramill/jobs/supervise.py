@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.database import Database
-from loramill.errors import LoramillError, WorkerLostError
+from loramill.errors import LoramillError, TimeLimitError, WorkerLostError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import FINISHED, Status
 from loramill.jobs.children import Child, Children
+from loramill.jobs.gpus import GpuSlots
 from loramill.jobs.job_tables import find_job, results_of
-from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim, give_back, revoke
+from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim_next, give_back, revoke
 from loramill.jobs.retries import fail_or_retry
 from loramill.settings import Settings
 
@@ -31,10 +34,22 @@ LOOK_SECONDS = 0.2
 STOP_SECONDS = 5.0
 """What a child gets to save a checkpoint when it is asked to stop. With a lease's renewal it is less than ten."""
 
+LAST_WORDS_SECONDS = 60.0
+
 WORKERS_SECRETS = ("JWT_SECRET", "LORAMILL_AUDIT_KEY", "LORAMILL_ADMIN_PASSWORD", "REDIS_URL")
 """Variables that a child has no use for."""
 
 log = logging.getLogger(__name__)
+
+
+class Ended(StrEnum):
+    """Why a worker stops watching a child."""
+
+    BY_ITSELF = "by itself"
+    CANCELLED = "cancelled"
+    LOST = "lease lost"
+    OVER_TIME = "over time"
+    DRAINING = "worker shuts down"
 
 
 class Supervisor:
@@ -45,6 +60,8 @@ class Supervisor:
         draining: whether the worker shuts down; its job is given back then, and goes on elsewhere.
         command: what a child runs (see ``children``).
         ready: children that wait for work.
+        gpus: that jobs are spread over.
+        on_ended: told how an attempt ended, and after how many seconds.
     """
 
     def __init__(
@@ -56,11 +73,15 @@ class Supervisor:
         draining: Callable[[], bool],
         command: tuple[str, ...] = (sys.executable, "-m", "loramill.jobs.child"),
         ready: int = 0,
+        gpus: GpuSlots | None = None,
+        on_ended: Callable[[str, float], None] = lambda _outcome, _seconds: None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._worker = worker
         self._draining = draining
+        self._gpus = gpus or GpuSlots(())
+        self._on_ended = on_ended
         ours = {"LORAMILL_HOME": str(settings.home.absolute()), "DATABASE_URL": database.url}
         inherited = {name: value for name, value in os.environ.items() if name not in WORKERS_SECRETS}
         self.children = Children(command, {**inherited, **ours}, ready=ready)
@@ -74,34 +95,55 @@ class Supervisor:
         finally:
             self.children.close()
 
-    def work_on(self, experiment_id: str) -> None:
-        """Do a job if it waits; a message about one that does not is a message too many, and changes nothing."""
+    def do_next(self) -> None:
+        """Do the job that is first in line, if any waits: one message too many changes nothing."""
         if self._draining():
             return
         with self._database.transaction() as session:
-            claimed = claim(session, experiment_id, worker=self._worker)
+            claimed = claim_next(session, worker=self._worker)
         if claimed is None:
             return
-        log.info("Attempt %d at %s begins", claimed.attempt, experiment_id)
-        with LeaseKeeper(self._database, claimed) as keeper, self.children.working(assignment(claimed)) as child:
-            reason = self._watch(child, keeper)
-            if keeper.was_refused and self._ended_by(claimed):
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.process.wait(STOP_SECONDS)
-            exit_code = child.end(patience=0.0 if reason == LeaseState.LOST else STOP_SECONDS)
-        log.info("Attempt %d at %s ended: %s, exit code %s", claimed.attempt, experiment_id, reason, exit_code)
+        log.info("Attempt %d at %s begins", claimed.attempt, claimed.experiment_id)
+        with LeaseKeeper(self._database, claimed) as keeper, self._gpus.taken() as gpu:
+            work = {**assignment(claimed), "gpu": gpu}
+            with self.children.working(work) as child:
+                reason = self._watch(child, keeper)
+                if keeper.was_refused and self._ended_by(claimed):
+                    self._hear_out(child)
+                exit_code = child.end(patience=0.0 if reason == Ended.LOST else STOP_SECONDS)
+        log.info("Attempt %d at %s ended: %s, exit code %s", claimed.attempt, claimed.experiment_id, reason, exit_code)
         self._settle(claimed, reason, exit_code)
+        self._on_ended(self._outcome(claimed), time.monotonic() - claimed.claimed_at)
         self.children.prepare()
 
-    def _watch(self, child: Child, keeper: LeaseKeeper) -> LeaseState:
-        """Wait until the child ends, or has to. Draining is told as ``HELD``: the work is still ours and wanted."""
-        while child.process.poll() is None and not self._draining():
+    def _watch(self, child: Child, keeper: LeaseKeeper) -> Ended:
+        """Wait until the child ends, or has to."""
+        limit = self._settings.job_seconds
+        until = math.inf if limit is None else time.monotonic() + limit
+        while child.process.poll() is None:
+            if self._draining():
+                return Ended.DRAINING
             if keeper.state != LeaseState.HELD:
-                return keeper.state
-            child.keep_alive()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(LOOK_SECONDS)
-        return LeaseState.HELD
+                return Ended.CANCELLED if keeper.state == LeaseState.CANCELLED else Ended.LOST
+            if time.monotonic() > until:
+                return Ended.OVER_TIME
+            _wait(child, LOOK_SECONDS)
+        return Ended.DRAINING if self._draining() else Ended.BY_ITSELF
+
+    def _hear_out(self, child: Child) -> None:
+        """A child that has recorded how the job ended writes its last event and its report."""
+        until = time.monotonic() + LAST_WORDS_SECONDS
+        while child.process.poll() is None and time.monotonic() < until:
+            _wait(child, LOOK_SECONDS)
+
+    def _outcome(self, claimed: Claim) -> str:
+        """What the row says after an attempt: SUCCESS, FAILURE, REVOKED, or PENDING for another one."""
+        try:
+            with self._database.reading() as session:
+                row = find_job(session, claimed.kind, claimed.experiment_id)
+        except SQLAlchemyError:
+            return "UNKNOWN"
+        return row.status if row is not None and row.attempt == claimed.attempt else "LOST"
 
     def _ended_by(self, claimed: Claim) -> bool:
         """Whether this attempt ended the job: then its child has only its last event to write."""
@@ -109,22 +151,28 @@ class Supervisor:
             row = find_job(session, claimed.kind, claimed.experiment_id)
         return row is not None and row.attempt == claimed.attempt and row.status in FINISHED
 
-    def _settle(self, claimed: Claim, reason: LeaseState, exit_code: int) -> None:
+    def _settle(self, claimed: Claim, reason: Ended, exit_code: int) -> None:
         """Record how an attempt ended, unless its child did; without the database the reaper does, a lease later."""
         try:
             with self._database.transaction() as session:
-                if reason == LeaseState.CANCELLED:
+                if reason == Ended.CANCELLED:
                     status = Status.REVOKED if revoke(session, claimed) else None
-                elif self._draining():
+                elif reason == Ended.DRAINING:
                     status = Status.PENDING if give_back(session, claimed) else None
                 else:
-                    lost = WorkerLostError(f"The training process ended with exit code {exit_code}.")
-                    status = fail_or_retry(session, claimed, lost)
+                    status = fail_or_retry(session, claimed, self._error(reason, exit_code))
         except SQLAlchemyError as error:
             log.warning("The end of %s was not recorded: %s", claimed.experiment_id, error)
             return
         if status is not None:
             self._tell(claimed, status)
+
+    def _error(self, reason: Ended, exit_code: int) -> LoramillError:
+        if reason == Ended.OVER_TIME:
+            return TimeLimitError(
+                f"The job ran for more than {self._settings.job_seconds:g} s.", fix="Train less, or resume it."
+            )
+        return WorkerLostError(f"The training process ended with exit code {exit_code}.")
 
     def _tell(self, claimed: Claim, status: Status) -> None:
         event = {"time": time.time(), "type": "status", "status": status, "attempt": claimed.attempt}
@@ -134,6 +182,12 @@ class Supervisor:
             folder.append_event(event)
         except LoramillError as error:
             log.warning("%s", error)
+
+
+def _wait(child: Child, seconds: float) -> None:
+    child.keep_alive()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.process.wait(seconds)
 
 
 def assignment(claimed: Claim) -> dict[str, Any]:

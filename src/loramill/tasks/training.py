@@ -14,6 +14,6 @@ def register_training(celery: Celery, supervisor: Supervisor) -> None:
 
     def train(experiment_id: str) -> None:
         if is_plain_name(experiment_id):
-            supervisor.work_on(experiment_id)
+            supervisor.do_next()
 
     celery.task(train, name=TRAIN_TASK)

@@ -11,12 +11,16 @@ from collections.abc import Iterator
 
 import redis
 from celery.signals import worker_ready, worker_shutting_down
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.database import Database
 from loramill.errors import LoramillError
+from loramill.experiments.models import Experiment, Status
+from loramill.jobs.gpus import GpuSlots, find_gpus
 from loramill.jobs.reaper import Reaper
 from loramill.jobs.supervise import Supervisor
+from loramill.monitor.worker_metrics import WorkerMetrics
 from loramill.settings import Settings
 from loramill.tasks.broker import Broker, open_broker
 from loramill.tasks.celery_app import QUEUE, Publisher, create_celery
@@ -41,7 +45,16 @@ def run_worker(settings: Settings, *, slots: int) -> None:
     with open_broker(settings) as broker, contextlib.closing(database):
         celery = create_celery(broker)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        supervisor = Supervisor(settings, database, worker=name, draining=draining.is_set, ready=slots)
+        metrics = WorkerMetrics(lambda: tokens_per_second(database, name))
+        supervisor = Supervisor(
+            settings,
+            database,
+            worker=name,
+            draining=draining.is_set,
+            ready=slots,
+            gpus=GpuSlots(find_gpus()),
+            on_ended=metrics.attempt_ended,
+        )
         register_training(celery, supervisor)
 
         def drain(**_signal: object) -> None:
@@ -54,7 +67,14 @@ def run_worker(settings: Settings, *, slots: int) -> None:
 
         worker_shutting_down.connect(drain)
         worker_ready.connect(take)
-        with announced(broker, name, ready), supervisor.ready_children(), reaping(database, broker, Publisher(celery)):
+        address = settings.worker_metrics_address
+        served = metrics.served(settings.worker_metrics_port, address)
+        with (
+            served,
+            announced(broker, name, ready),
+            supervisor.ready_children(),
+            reaping(database, broker, Publisher(celery)),
+        ):
             worker = celery.Worker(
                 hostname=f"loramill@{name}",
                 pool="threads",
@@ -67,6 +87,16 @@ def run_worker(settings: Settings, *, slots: int) -> None:
             )
             log.info("Worker %s takes %d job%s at a time", name, slots, "" if slots == 1 else "s")
             worker.start()
+
+
+def tokens_per_second(database: Database, worker: str) -> float:
+    """Speed of all jobs of a worker together, as their rows told it last; 0 when the database does not answer."""
+    at_work = select(Experiment.progress).where(Experiment.status == Status.PROGRESS, Experiment.worker == worker)
+    try:
+        with database.reading() as session:
+            return sum(float((progress or {}).get("tokens_per_second", 0)) for progress in session.scalars(at_work))
+    except SQLAlchemyError:
+        return 0.0
 
 
 @contextlib.contextmanager
