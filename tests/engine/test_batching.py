@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from loramill.engine.batching import (
     FUSED_WIDTH,
-    SIMILAR,
+    WIDTH_MULTIPLE,
     Batch,
     IntArray,
     TokenRows,
@@ -82,24 +84,36 @@ def test_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[i
 
 
 @given(LENGTHS)
-def test_on_the_cpu_rows_of_a_bucket_are_of_similar_length_and_long_ones_equal(lengths: list[int]) -> None:
-    long = [length + FUSED_WIDTH - 3 for length in lengths]
-    for some in (lengths, lengths + long):
-        rows = rows_with(some)
-        batch = build_batch([(0, rows, np.arange(len(some)))], device=CPU, padded=False)
-        order, first = sorted(some), 0
-        for bucket in batch.buckets:
-            own = order[first : first + bucket.rows]
-            assert own[-1] == bucket.width <= max(own[0], SIMILAR * own[0])
-            assert bucket.width < FUSED_WIDTH or own[0] == bucket.width
-            first += bucket.rows
+def test_on_the_cpu_the_places_of_a_row_depend_on_its_own_length_alone(lengths: list[int]) -> None:
+    some = [*lengths, *(length + FUSED_WIDTH - 12 for length in lengths)]
+    batch = build_batch([(0, rows_with(some), np.arange(len(some)))], device=CPU, padded=False)
+    ordered, first, widths = sorted(some), 0, []
+    for bucket in batch.buckets:
+        for length in ordered[first : first + bucket.rows]:
+            rounded = math.ceil(length / WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+            assert bucket.width == (rounded if rounded < FUSED_WIDTH else length)
+        assert bucket.width < FUSED_WIDTH or bucket.padding is None
+        first += bucket.rows
+        widths.append(bucket.width)
+    assert len(widths) == len(set(widths))
 
 
-@given(st.integers(1, 40), st.integers(1, 12))
-def test_equal_rows_stay_where_they_are(length: int, count: int) -> None:
-    batch = build_batch([(0, rows_with([length] * count), np.arange(count))], device=CPU, padded=False)
+@given(st.integers(1, 12))
+def test_rows_that_fill_their_places_stay_where_they_are(count: int) -> None:
+    batch = build_batch([(0, rows_with([16] * count), np.arange(count))], device=CPU, padded=False)
     assert batch.places is None
-    assert [(bucket.rows, bucket.width, bucket.padding) for bucket in batch.buckets] == [(count, length, None)]
+    assert [(bucket.rows, bucket.width, bucket.padding) for bucket in batch.buckets] == [(count, 16, None)]
+
+
+@given(LENGTHS, st.integers(1, 40))
+def test_filler_completes_the_multiple_and_reads_some_place(lengths: list[int], multiple: int) -> None:
+    batch = build_batch([(0, rows_with(lengths), np.arange(len(lengths)))], device=CPU, multiple=multiple)
+    assert 0 <= batch.filler < multiple
+    assert (batch.tokens + batch.filler) % multiple == 0
+    if batch.filler:
+        assert batch.places is not None
+        assert len(batch.places.scatter) == batch.tokens + batch.filler
+        assert int(batch.places.scatter.max()) < batch.padded_tokens
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4))
@@ -144,6 +158,6 @@ def test_no_rows_are_no_batches() -> None:
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_rows_of_equal_length_need_no_padding(padded: bool) -> None:
-    batch = build_batch([(0, rows_with([5] * 20), np.arange(20))], device=CPU, padded=padded)
-    assert batch.padded_tokens == batch.tokens == 100
+    batch = build_batch([(0, rows_with([16] * 20), np.arange(20))], device=CPU, padded=padded)
+    assert batch.padded_tokens == batch.tokens == 320
     assert all(bucket.padding is None for bucket in batch.buckets)

@@ -98,7 +98,7 @@ class Bucket:
 
     Attributes:
         rows: how many.
-        width: tokens of the longest; every row takes this many places.
+        width: places of every row, at least the tokens of the longest.
         padding: bool ``[rows, width]``, True at padding; ``None`` when all rows are equally long.
     """
 
@@ -177,8 +177,9 @@ class Batch:
         return sum(bucket.rows * bucket.width for bucket in self.buckets)
 
 
-SIMILAR = 1.5
-"""Rows of a bucket on the CPU are at most so many times as long as its shortest: fewer buckets, little padding."""
+WIDTH_MULTIPLE = 8
+"""On the CPU a row takes places up to a multiple of this: few buckets, little padding, and the same for a row whatever
+stands beside it, so that its result does not depend on its company."""
 
 FUSED_WIDTH = 160
 """From this row length in tokens on, scores take more memory than the fused kernel costs time; it knows no padding."""
@@ -217,9 +218,10 @@ def build_batch(
     starts = np.concatenate([[0], np.cumsum(all_lengths)[:-1]])
     wants_padding = device.type != "cpu" if padded is None else padded
     order = np.argsort(all_lengths, kind="stable")
-    ends = _ends_by_count(len(order)) if wants_padding else _ends_by_length(all_lengths[order])
+    widths = all_lengths if wants_padding else _own_widths(all_lengths)
+    ends = _ends_by_count(len(order)) if wants_padding else _ends_of_runs(widths[order])
     filler = -token % multiple
-    buckets, places = _lay_out(starts, all_lengths, order, ends, filler, device)
+    buckets, places = _lay_out(starts, all_lengths, widths, order, ends, filler, device)
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
@@ -263,29 +265,32 @@ def _ends_by_count(rows: int) -> list[int]:
     return [*range(PADDED_BUCKET_ROWS, rows, PADDED_BUCKET_ROWS), rows]
 
 
-def _ends_by_length(lengths: IntArray) -> list[int]:
-    """Where the buckets of rows of similar length end.
+def _own_widths(lengths: IntArray) -> IntArray:
+    """Places of each row by its own length alone; long rows have no padding."""
+    rounded = -(-lengths // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    return np.where(rounded < FUSED_WIDTH, rounded, lengths)
 
-    Args:
-        lengths: ascending.
-    """
-    ends, first = [], 0
-    while first < len(lengths):
-        shortest = int(lengths[first])
-        longest = min(int(shortest * SIMILAR), max(shortest, FUSED_WIDTH - 1))
-        first = int(np.searchsorted(lengths, longest, side="right"))
-        ends.append(first)
+
+def _ends_of_runs(values: IntArray) -> list[int]:
+    """Where the runs of equal values end."""
+    ends: list[int] = (np.flatnonzero(np.append(np.diff(values) != 0, True)) + 1).tolist()
     return ends
 
 
 def _lay_out(
-    starts: IntArray, lengths: IntArray, order: IntArray, ends: Sequence[int], filler: int, device: torch.device
+    starts: IntArray,
+    lengths: IntArray,
+    widths: IntArray,
+    order: IntArray,
+    ends: Sequence[int],
+    filler: int,
+    device: torch.device,
 ) -> tuple[tuple[Bucket, ...], Places | None]:
     """Buckets of the rows in ``order``; no places where the tokens stand as the buckets want them already."""
     buckets, gathers, paddings, first, place = [], [], [], 0, 0
     for end in ends:
         rows = order[first:end]
-        columns = np.arange(int(lengths[rows[-1]]))
+        columns = np.arange(int(widths[rows[-1]]))
         padding = columns >= lengths[rows][:, None]
         gathers.append((starts[rows][:, None] + np.where(padding, 0, columns)).ravel())
         paddings.append(place + np.flatnonzero(padding))
