@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loramill.api.problems import problem_response
 from loramill.errors import RequestTooLargeError
+from loramill.problem_json import problem_response
 
 MAX_BODY_BYTES = 2**20
 UPLOADS = re.compile(r"/datasets(/[^/]+/versions)?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -16,40 +16,15 @@ from loramill.api.services import services_of
 from loramill.auth.audit_log import Actor
 from loramill.errors import (
     AuthenticationError,
-    ConfigError,
-    ConflictError,
-    DataError,
-    DiskFullError,
     InternalError,
     LoramillError,
-    NotFoundError,
     PermissionDeniedError,
     Problem,
     QuotaExceededError,
     RateLimitedError,
     RequestInvalidError,
-    RequestTooLargeError,
-    UnavailableError,
 )
-from loramill.inference.problems import problem
-
-STATUS: Mapping[type[LoramillError], int] = {
-    AuthenticationError: 401,
-    PermissionDeniedError: 403,
-    NotFoundError: 404,
-    ConflictError: 409,
-    RequestTooLargeError: 413,
-    ConfigError: 422,
-    DataError: 422,
-    RequestInvalidError: 422,
-    RateLimitedError: 429,
-    QuotaExceededError: 429,
-    UnavailableError: 503,
-    DiskFullError: 507,
-}
-"""The nearest class in an error's own line of ancestors decides; everything else is 500."""
-
-QUOTA_RETRY_SECONDS = 60
+from loramill.problem_json import problem, problem_response, status_of
 
 REFUSALS = (AuthenticationError, PermissionDeniedError, RateLimitedError, QuotaExceededError)
 """What the audit log remembers wherever it happens; a wrong request is no attempt at anything."""
@@ -65,34 +40,12 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def problem_response(error: LoramillError) -> Response:
-    """An expected error as a reply."""
-    headers = {}
-    if isinstance(error, RateLimitedError):
-        headers["Retry-After"] = str(error.retry_after)
-    elif isinstance(error, QuotaExceededError):
-        headers["Retry-After"] = str(QUOTA_RETRY_SECONDS)
-    elif isinstance(error, AuthenticationError):
-        headers["WWW-Authenticate"] = "Bearer"
-    errors = [_shown(found) for found in getattr(error, "problems", ())]
-    body = {"code": error.code, "detail": error.message, "fix": error.fix.strip(), "errors": errors}
-    return problem(_status_of(error), body, headers)
-
-
-def _status_of(error: LoramillError) -> int:
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-
-
-def _shown(found: Problem) -> dict[str, object]:
-    return {name: value for name, value in found.as_dict().items() if value is not None}
-
-
 async def _expected(request: Request, error: Exception) -> Response:
     if not isinstance(error, LoramillError):
         raise error
     if isinstance(error, REFUSALS) and not error.audited:
         await run_in_threadpool(_record_refusal, request, error)
-    if _status_of(error) == 500:
+    if status_of(error) == 500:
         log.error("%s %s failed: %s", request.method, request.url.path, error)
     return problem_response(error)
 

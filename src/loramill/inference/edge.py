@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramill.errors import LoramillError, RequestTooLargeError
 from loramill.inference.access import Access, Request
-from loramill.inference.problems import problem_response
 from loramill.inference.telemetry import Telemetry
+from loramill.problem_json import problem_response
 
 
 class Edge:

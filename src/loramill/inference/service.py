@@ -19,9 +19,9 @@ from loramill.errors import LoramillError, Problem, RequestInvalidError
 from loramill.inference.access import Access
 from loramill.inference.edge import Edge
 from loramill.inference.model_service import ModelService
-from loramill.inference.problems import problem, problem_response
 from loramill.inference.routes import health, kserve, models, predict
 from loramill.inference.schemas import ProblemReply
+from loramill.problem_json import problem, problem_response
 
 DESCRIPTION = """Classify texts with LoRA adapters on shared base models.
 

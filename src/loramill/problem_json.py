@@ -1,4 +1,4 @@
-"""Errors as HTTP replies: RFC 9457 ``application/problem+json``. Nothing else of the service knows a status code."""
+"""Errors as HTTP replies: RFC 9457 ``application/problem+json``. Nothing else of the services knows a status code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from loramill.errors import (
     AuthenticationError,
     ConfigError,
     ConflictError,
+    DataError,
+    DiskFullError,
     EmptyTextError,
     LoramillError,
     ModelError,
     ModelNotFoundError,
     NotFoundError,
     PermissionDeniedError,
+    Problem,
+    QuotaExceededError,
     RateLimitedError,
     RequestInvalidError,
     RequestTooLargeError,
@@ -36,30 +40,30 @@ STATUS: Mapping[type[LoramillError], int] = {
     TextTooLongError: 413,
     TooManyTextsError: 413,
     ConfigError: 422,
+    DataError: 422,
     EmptyTextError: 422,
-    RequestInvalidError: 422,
     ModelError: 422,
+    RequestInvalidError: 422,
     RateLimitedError: 429,
+    QuotaExceededError: 429,
     UnavailableError: 503,
+    DiskFullError: 507,
 }
 """The nearest class in an error's own line of ancestors decides; everything else is 500."""
 
 MEDIA_TYPE = "application/problem+json"
+QUOTA_RETRY_SECONDS = 60
 
 
 def problem_response(error: LoramillError) -> Response:
     """An expected error as a reply."""
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-    problems = [problem.as_dict() for problem in getattr(error, "problems", ())]
-    headers = {}
-    if isinstance(error, RateLimitedError):
-        headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, UnavailableError):
-        headers["Retry-After"] = "1"
-    if isinstance(error, AuthenticationError):
-        headers["WWW-Authenticate"] = "Bearer"
-    body = {"code": error.code, "detail": error.message, "fix": error.fix, "errors": problems}
-    return problem(status, body, headers)
+    errors = [_shown(found) for found in getattr(error, "problems", ())]
+    body = {"code": error.code, "detail": error.message, "fix": error.fix.strip(), "errors": errors}
+    return problem(status_of(error), body, _headers(error))
+
+
+def status_of(error: LoramillError) -> int:
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def problem(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
@@ -69,3 +73,17 @@ def problem(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
     document |= {key: value for key, value in body.items() if value}
     content = json.dumps(document, ensure_ascii=False, default=str).encode()
     return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _headers(error: LoramillError) -> dict[str, str]:
+    if isinstance(error, RateLimitedError):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, QuotaExceededError):
+        return {"Retry-After": str(QUOTA_RETRY_SECONDS)}
+    if isinstance(error, UnavailableError):
+        return {"Retry-After": "1"}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, AuthenticationError) else {}
+
+
+def _shown(found: Problem) -> dict[str, object]:
+    return {name: value for name, value in found.as_dict().items() if value is not None}
