@@ -185,7 +185,7 @@ def test_nothing_is_lost_when_the_queue_is_killed(client: Client, running: Stack
 def test_two_workers_work_at_once_and_one_that_goes_gives_its_job_back(client: Client, running: Stack) -> None:
     running.compose("up", "--detach", "--wait", "--no-recreate", "--scale", "worker=2")
     assert len(running.containers("worker")) == 2
-    jobs = [client.train(sample_config(f"beside{number}", 6000)) for number in range(2)]
+    jobs = [client.train(sample_config(f"beside{number}", 4000)) for number in range(2)]
     wait_until(lambda: started(client, *jobs), "two jobs run at the same time")
     running.compose("up", "--detach", "--wait", "--no-recreate", "--scale", "worker=1")
     assert len(running.containers("worker")) == 1
