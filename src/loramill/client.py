@@ -286,7 +286,7 @@ class Client:
         """Any route; the reply's JSON, or its text. Raises ``ApiError``, ``UnavailableError``."""
         reply = self._authorised(method, path, **options)
         is_json = reply.headers.get("content-type", "").startswith("application/json")
-        return reply.json() if is_json else reply.text
+        return reply.json() if is_json and reply.content else reply.text
 
     def _of_version(self, dataset_id: str, what: str, version: int | None) -> Any:
         query = {} if version is None else {"version": version}
