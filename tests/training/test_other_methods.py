@@ -60,14 +60,14 @@ def test_a_family_without_a_fast_path_trains_says_so_and_resumes_exactly(family:
     ("changes", "noted"),
     [
         ({"lora__use_dora": True}, "DoRA"),
-        ({"training__base_dropout": True}, "dropout of the base"),
+        ({"training__base_dropout": True, "training__num_train_epochs": 16}, "dropout of the base"),
         ({"lora__init_lora_weights": "pissa"}, None),
         ({"lora__layers_to_transform": [1, 2]}, None),
     ],
 )
 def test_each_method_learns_and_loads_in_peft(changes: dict[str, Any], noted: str | None, tmp_path: Path) -> None:
     model = save_small_model("bert", tmp_path / "model")
-    config = small_config(model, write_rows(tmp_path / "rows"), training__num_train_epochs=4, **changes)
+    config = small_config(model, write_rows(tmp_path / "rows"), **{"training__num_train_epochs": 4, **changes})
     events: list[dict[str, Any]] = []
     result, folder = train(config, tmp_path, on_event=events.append)
     assert result.metrics["eval"]["accuracy"] > 0.8
