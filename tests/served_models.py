@@ -47,9 +47,9 @@ class Experiments:
         model: the folder of the base.
     """
 
-    def __init__(self, results: Path, model: Path) -> None:
+    def __init__(self, results: Path, model: Path, base: FrozenBase | None = None) -> None:
         self.results, self.model = results, model
-        self.base = small_base(model)
+        self.base = base or small_base(model)
 
     def save(
         self,

@@ -21,7 +21,7 @@ import torch
 
 from loramill.errors import AdapterFormatError, ConflictError, LoramillError, ModelNotFoundError, NotFoundError
 from loramill.inference.saved_model import LATEST, SavedModel, find_experiment
-from loramill.inference.served_model import LoadedBase, ServedModel
+from loramill.inference.served_model import BaseKind, LoadedBase, ServedModel
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingSet
 
 NAME_LIFETIME = 2.0
@@ -68,7 +68,7 @@ class ModelHost:
         self._ask_registry = resolve
         self._on_drop = on_drop
         self._resident: OrderedDict[str, ServedModel] = OrderedDict()
-        self._bases: dict[str, LoadedBase] = {}
+        self._bases: dict[BaseKind, LoadedBase] = {}
         self._names: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._loads: dict[tuple[str, bool], asyncio.Task[ServedModel]] = {}
         self._files = ThreadPoolExecutor(1, thread_name_prefix="model-files")
@@ -258,10 +258,11 @@ class ModelHost:
                 f"The files of {experiment_id} are not those that were verified: {pinned} is now {saved.version}.",
                 fix=f"If that is meant to be so, load it again: POST /models/{experiment_id}/load",
             )
-        name = saved.labels.base_model
-        if name not in self._bases:
-            self._bases[name] = LoadedBase.load(name, device=self._options.device, dtype=self._options.dtype)
-        return ServedModel.load(saved, self._bases[name])
+        kind = BaseKind.of(saved)
+        if kind not in self._bases:
+            device, dtype = self._options.device, self._options.dtype
+            self._bases[kind] = LoadedBase.load(kind.name, device=device, dtype=dtype, needs=kind.needs)
+        return ServedModel.load(saved, self._bases[kind])
 
     async def _change(self, change: Callable[[ServingSet], ServingSet]) -> None:
         """Serve another set from now on, and return when that is on disk; if it cannot be, all is as before."""
@@ -275,20 +276,20 @@ class ModelHost:
 
     def _evict(self) -> None:
         """Drop the least recently used adapters above the limit; a name keeps its model in memory."""
-        used = sum(model.adapter.nbytes for model in self._resident.values())
+        used = sum(model.nbytes for model in self._resident.values())
         for experiment_id in list(self._resident)[:-1]:
             if used <= self._options.adapter_bytes:
                 return
             if not self.serving.names_of(experiment_id):
-                used -= self._resident.pop(experiment_id).adapter.nbytes
+                used -= self._resident.pop(experiment_id).nbytes
 
     def _drop_unused_bases(self) -> None:
         if self._loads:  # one of them may be about to use it
             return
         used = {model.base for model in self._resident.values()}
-        for name, base in list(self._bases.items()):
+        for kind, base in list(self._bases.items()):
             if base not in used:
-                del self._bases[name]
+                del self._bases[kind]
                 self._on_drop(base)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:

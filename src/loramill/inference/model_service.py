@@ -48,7 +48,7 @@ class ModelService:
         self.telemetry.observe_gauges(
             waiting=lambda: self._batcher.queued_texts if self._batcher else 0,
             models=lambda: len(self.host.resident),
-            nbytes=lambda: sum(model.adapter.nbytes for model in self.host.resident),
+            nbytes=lambda: sum(model.nbytes for model in self.host.resident),
         )
 
     async def start(self) -> None:

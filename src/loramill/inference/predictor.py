@@ -15,7 +15,7 @@ from loramill.inference.answers import Answer, Logits, read_answer
 from loramill.inference.languages import language_warning, text_language
 from loramill.inference.runner import NO_LOGITS, BaseRunner, tokenised_texts
 from loramill.inference.saved_model import SavedModel
-from loramill.inference.served_model import LoadedBase, ServedModel
+from loramill.inference.served_model import BaseKind, LoadedBase, ServedModel
 
 BATCH_TOKENS = 4096
 """Tokens of one forward pass, when nobody else waits."""
@@ -75,7 +75,8 @@ class Predictor:
             ModelNotFoundError: its base is not on this machine.
         """
         saved = SavedModel.read(experiment)
-        base = LoadedBase.load(saved.labels.base_model, device=torch.device(device), dtype=dtype)
+        kind = BaseKind.of(saved)
+        base = LoadedBase.load(kind.name, device=torch.device(device), dtype=dtype, needs=kind.needs)
         return cls(ServedModel.load(saved, base))
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:

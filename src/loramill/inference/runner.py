@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Lock
 
 import numpy as np
 import torch
 
+from loramill.engine.bank import AdapterBank
 from loramill.engine.batching import IntArray, TokenRows, build_batch
-from loramill.engine.forward import classify
-from loramill.engine.serving_bank import ServingBank, merge_adapter
+from loramill.engine.forward import Bank, classify
+from loramill.engine.module_base import ModuleAdapter
+from loramill.engine.serving_bank import PackedAdapter, ServingBank, merge_adapter
 from loramill.inference.answers import Logits
 from loramill.inference.served_model import LoadedBase, ServedModel
 
@@ -52,6 +56,7 @@ class BaseRunner:
         self._merge_after = merge_after
         self._merged: tuple[ServedModel, ServingBank] | None = None
         self._alone: tuple[ServedModel | None, int] = (None, 0)
+        self._alone_in_base = contextlib.nullcontext() if base.frozen.reentrant else Lock()
 
     @property
     def merged(self) -> ServedModel | None:
@@ -73,23 +78,34 @@ class BaseRunner:
         parts = [(position, rows, part) for position, part in enumerate(chosen)]
         batch = build_batch(parts, device=self.base.frozen.device, multiple=self.base.frozen.row_multiple)
         found: list[Logits] = [NO_LOGITS] * len(texts)
-        for part, logits in zip(chosen, classify(self._bank(list(of_model)), batch), strict=True):
+        with self._alone_in_base:
+            answers = classify(self._bank(list(of_model)), batch)
+        for part, logits in zip(chosen, answers, strict=True):
             for index, values in zip(part, logits.cpu().numpy(), strict=True):
                 found[index] = values
         return found
 
-    def _bank(self, models: list[ServedModel]) -> ServingBank:
+    def _bank(self, models: list[ServedModel]) -> Bank:
+        of_module = [model.adapter for model in models if isinstance(model.adapter, ModuleAdapter)]
+        if of_module:  # a base is all module or none
+            return AdapterBank(self.base.frozen, of_module)
         if len(models) > 1:
             self._alone = (None, 0)
         else:
             self._count(models[0])
             if self._merged and self._merged[0] is models[0]:
                 return self._merged[1]
-        return ServingBank(self.base.frozen, [model.adapter for model in models])
+        return ServingBank(self.base.frozen, [_packed(model) for model in models])
 
     def _count(self, model: ServedModel) -> None:
         before, count = self._alone
         count = count + 1 if model is before else 1
         self._alone = (model, count)
         if count == self._merge_after:
-            self._merged = (model, merge_adapter(self.base.frozen, model.adapter))
+            self._merged = (model, merge_adapter(self.base.frozen, _packed(model)))
+
+
+def _packed(model: ServedModel) -> PackedAdapter:
+    if not isinstance(model.adapter, PackedAdapter):
+        raise TypeError(f"{model.saved.experiment_id} runs through the module of its base")
+    return model.adapter

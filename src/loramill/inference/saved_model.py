@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
+from loramill.engine.adapters import BaseNeeds
 from loramill.engine.model_labels import LABELS_FILE, ModelLabels
 from loramill.engine.peft_format import CONFIG_FILE, WEIGHTS_FILE
 from loramill.errors import AdapterFormatError, NotFoundError
@@ -42,6 +44,17 @@ class SavedModel:
         folder = experiment.final_model
         labels = ModelLabels.read(folder)
         return cls(experiment.id, folder, labels, _content_version(folder))
+
+    def base_needs(self) -> BaseNeeds:
+        """
+        Raises:
+            AdapterFormatError: the adapter's config is not JSON.
+        """
+        try:
+            config = json.loads((self.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            return BaseNeeds.of_saved(config, max(1, len(self.labels.label_names)))
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise AdapterFormatError(f"{self.folder / CONFIG_FILE} cannot be read: {error}") from error
 
 
 def find_experiment(results_folder: Path, name: str = LATEST) -> ExperimentFolder:

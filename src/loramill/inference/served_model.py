@@ -11,14 +11,40 @@ import torch
 from tokenizers import Tokenizer
 
 from loramill.base_models import BaseModelFiles, locate_base_model
-from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.adapters import BaseNeeds, load_any_base, why_own_module
+from loramill.engine.base import FrozenBase
 from loramill.engine.batching import TokenRows
+from loramill.engine.module_base import ModuleAdapter
 from loramill.engine.peft_format import load_adapter
 from loramill.engine.serving_bank import PackedAdapter, pack_adapter
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import AdapterFormatError
 from loramill.inference.languages import model_language
 from loramill.inference.saved_model import SavedModel
+
+PLAIN = BaseNeeds()
+
+
+@dataclass(frozen=True)
+class BaseKind:
+    """What decides which models share a base.
+
+    Attributes:
+        needs: ``None`` on the engine's fast path, where every adapter fits the same base.
+    """
+
+    name: str
+    needs: BaseNeeds | None
+
+    @classmethod
+    def of(cls, saved: SavedModel) -> BaseKind:
+        """
+        Raises:
+            ModelNotFoundError, ModelError: there is no such base, or its files cannot be used.
+            AdapterFormatError: the adapter's config cannot be read.
+        """
+        name, needs = saved.labels.base_model, saved.base_needs()
+        return cls(name, needs if why_own_module(locate_base_model(name).config, needs) else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +65,11 @@ class LoadedBase:
     _tokenizing: Lock = field(default_factory=Lock)
 
     @classmethod
-    def load(cls, name: str, *, device: torch.device, dtype: torch.dtype) -> LoadedBase:
+    def load(cls, name: str, *, device: torch.device, dtype: torch.dtype, needs: BaseNeeds | None = None) -> LoadedBase:
         """
+        Args:
+            needs: of models that run through the base's own module.
+
         Raises:
             ModelNotFoundError, ModelError: there is no such base, or it cannot be used.
         """
@@ -48,7 +77,9 @@ class LoadedBase:
         tokenizer = load_tokenizer(files.folder)
         return cls(
             name=name,
-            frozen=load_base(files.config, files.weights, dtype=dtype, device=device),
+            frozen=load_any_base(
+                files.config, files.folder, files.weights, dtype=dtype, device=device, needs=needs or PLAIN
+            ),
             tokenizer=tokenizer,
             language=model_language(name, tokenizer.get_vocab()),
             content_hash=files.content_hash(),
@@ -71,7 +102,12 @@ class ServedModel:
 
     saved: SavedModel
     base: LoadedBase
-    adapter: PackedAdapter
+    adapter: PackedAdapter | ModuleAdapter
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the adapter."""
+        return self.adapter.values.nbytes if isinstance(self.adapter, ModuleAdapter) else self.adapter.nbytes
 
     @classmethod
     def load(cls, saved: SavedModel, base: LoadedBase) -> ServedModel:
@@ -85,7 +121,7 @@ class ServedModel:
         names = len(saved.labels.label_names) or 1
         if adapter.spec.labels != names:
             raise AdapterFormatError(f"{saved.folder}: {adapter.spec.labels} logits, but {names} label names.")
-        return cls(saved, base, pack_adapter(base.frozen, adapter))
+        return cls(saved, base, adapter if isinstance(adapter, ModuleAdapter) else pack_adapter(base.frozen, adapter))
 
 
 def _check_base(saved: SavedModel, base: LoadedBase) -> None:

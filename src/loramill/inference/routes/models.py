@@ -119,5 +119,5 @@ def _describe_resident(model: ServedModel, names: list[str]) -> ModelReply:
         problem_type=labels.problem_type,
         label_names=list(labels.label_names),
         language=model.base.language,
-        bytes=model.adapter.nbytes,
+        bytes=model.nbytes,
     )
