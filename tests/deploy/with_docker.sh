@@ -33,7 +33,7 @@ start_engine() {
         --pidfile "$folder/dockerd.pid" --mtu "$(outside_mtu)" >"$folder/dockerd.log" 2>&1 &
     engine=$!
     local waited
-    for waited in $(seq 60); do
+    for waited in $(seq 180); do
         /usr/bin/docker version >/dev/null 2>&1 && return
         kill -0 "$engine" 2>/dev/null || break
         sleep 1
@@ -49,11 +49,6 @@ end_engine() {
     [ -n "$kept" ] || rm -rf "$folder"
 }
 
-import_image() { # NAME
-    rm -rf "$root"/var/cache/apt/archives/*.deb
-    tar -C "$root" -c . | /usr/bin/docker import - "$1" >/dev/null
-}
-
 # One Debian for both: redis is added to what Python has.
 make_base_images() {
     /usr/bin/docker image inspect python:3.11-slim redis:7-alpine >/dev/null 2>&1 && return
@@ -65,14 +60,15 @@ make_base_images() {
     ln -sf python3.11 "$root/usr/bin/python"
     cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
-    import_image python:3.11-slim
-    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # installing a server does not start it
-    chmod +x "$root/usr/sbin/policy-rc.d"
-    cp /etc/resolv.conf "$root/etc/"
-    DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq --no-install-recommends redis-server >/dev/null
-    mkdir -p "$root/data"
-    chown 999:1000 "$root/data" # as in the official image
-    import_image redis:7-alpine
+    rm -rf "$root"/var/cache/apt/archives/*.deb
+    tar -C "$root" -c . | /usr/bin/docker import - python:3.11-slim >/dev/null
+    DOCKER_BUILDKIT=1 /usr/bin/docker build --quiet --tag redis:7-alpine - >/dev/null <<'END'
+FROM python:3.11-slim
+# Installing a server does not start it; its folder belongs to the user that the official image has.
+RUN printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d && \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server && \
+    install --directory --owner=999 --group=1000 /data
+END
     rm -rf "$root"
 }
 
