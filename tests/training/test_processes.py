@@ -47,7 +47,7 @@ def start_two(home: Path, *arguments: str) -> list[subprocess.Popen[str]]:
 
 
 def results(processes: list[subprocess.Popen[str]], code: int = 0) -> dict[str, Any]:
-    outputs = [process.communicate(timeout=240) for process in processes]
+    outputs = [process.communicate(timeout=280) for process in processes]
     assert [process.returncode for process in processes] == [code, 0], outputs
     assert outputs[1][0] == ""  # the second writes nothing
     document: dict[str, Any] = json.loads(outputs[0][0])

@@ -11,8 +11,8 @@ import torch
 
 from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.base import FrozenBase, load_base
-from loramill.engine.families import lacks_fast_path
 from loramill.engine.module_base import ModuleAdapter, ModuleBase, load_module_base
+from loramill.engine.module_family import lacks_fast_path
 
 
 @dataclass(frozen=True)

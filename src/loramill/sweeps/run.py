@@ -24,6 +24,7 @@ from loramill.sweeps.rungs import train_rung_by_rung
 from loramill.training import stages
 from loramill.training.evaluation import best_metric_value
 from loramill.training.loop import train_trials
+from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.reload_gate import SavedModel, check_reloads
 from loramill.training.stages import RunContext, RunData
 from loramill.training.trial import EventSink
@@ -132,7 +133,8 @@ def _prepare(
         entry.run.trial.index = index
         if resume:
             stages.restore(entry.run, shared.base)
-    stages.reuse_frozen_layers(shared.context, shared.base, [entry.run for entry in entries])
+    runs = [entry.run for entry in entries]
+    start_above_frozen_layers(shared.base, runs, shared.context.folder.path, shared.context.note)
     waiting = list(pending[len(entries) :])
     if waiting:
         shared.context.note(f"{len(entries)} trials fit in memory at once; {len(waiting)} wait for the next pass.")

@@ -29,6 +29,7 @@ from loramill.monitor.resources import peak_rss_bytes
 from loramill.training import stages
 from loramill.training.device import is_out_of_memory
 from loramill.training.loop import TrialRun, save_checkpoint
+from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.reload_gate import ROWS as RELOADED_ROWS
 from loramill.training.trial import Trial
 
@@ -87,7 +88,7 @@ def plan_run(config: ExperimentConfig, *, data_folder: Path) -> RunPlan:
         loading = time.perf_counter() - started
         free = _free_memory(base.device)
         bank = AdapterBank(base, [run.trial.adapter])
-        stages.reuse_frozen_layers(context, base, [run])
+        start_above_frozen_layers(base, [run], folder.path, context.note)
         fits = _try_longest_rows(bank, run)
         costs = _measure_costs(context, bank, run, data)
     train_seconds = _training_seconds(run.trial, costs)

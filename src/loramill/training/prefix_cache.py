@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,19 +36,19 @@ def first_adapted_layer(spec: AdapterSpec) -> int:
     return 0 if spec.layers is None else spec.layers[0]
 
 
-def start_above_frozen_layers(base: FrozenBase, runs: Sequence[TrialRun], folder: Path) -> str | None:
+def start_above_frozen_layers(
+    base: FrozenBase, runs: Sequence[TrialRun], folder: Path, note: Callable[[str], None]
+) -> None:
     """Give the rows of all runs the states above the layers that none of them adapts, where these are used again.
 
     Args:
         folder: where a file of states may lie.
-
-    Returns:
-        What was done, in a sentence; ``None`` when there is nothing to gain.
+        note: hears what was done, in a sentence; nothing when there is nothing to gain.
     """
     layer = min((first_adapted_layer(run.trial.adapter.spec) for run in runs), default=0)
     uses = sum(max(1, math.ceil(run.trial.config.training.num_train_epochs)) for run in runs)
     if layer == 0 or uses < 2 or isinstance(base, ModuleBase):
-        return None
+        return
     bank = AdapterBank(base, [runs[0].trial.adapter])
     done: dict[int, LabelledTokens] = {}
     for run in runs:
@@ -61,7 +61,8 @@ def start_above_frozen_layers(base: FrozenBase, runs: Sequence[TrialRun], folder
     kept = [data.rows.prefix for data in done.values() if data.rows.prefix]
     size = sum(prefix.states.nbytes for prefix in kept) / 2**20
     below = "layer 0 is" if layer == 1 else f"layers 0 to {layer - 1} are"
-    return f"The {below} adapted by nobody: computed once and kept ({size:.0f} MiB)." if kept else None
+    if kept:
+        note(f"The {below} adapted by nobody: computed once and kept ({size:.0f} MiB).")
 
 
 def compute_prefix(bank: AdapterBank, rows: TokenRows, layer: int, folder: Path) -> PrefixStates | None:

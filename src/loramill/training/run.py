@@ -13,6 +13,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
 from loramill.training import stages
 from loramill.training.loop import StopReason, train_trials
+from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.processes import join_processes
 from loramill.training.reload_gate import SavedModel, check_reload
 from loramill.training.trial import EventSink, resource_events
@@ -67,7 +68,7 @@ def run_training(
     run = stages.add_adapter(context, base, data)
     if resume:
         stages.restore(run, base)
-    stages.reuse_frozen_layers(context, base, [run])
+    start_above_frozen_layers(base, [run], folder.path, context.note)
     with PerformanceMonitor(folder.path, on_sample=resource_events(context.emit)) as monitor:
         stopped = train_trials(AdapterBank(base, [run.trial.adapter]), [run], should_stop=should_stop, observer=monitor)
     if stopped or not processes.main:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from loramill.data.prepare import LabelledRows, PreparedData, prepare_data
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter, why_own_module
 from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
 from loramill.engine.base import FrozenBase
-from loramill.engine.families import check_layers, choose_sites, lacks_fast_path, module_architecture, read_architecture
+from loramill.engine.families import check_layers, choose_sites, read_architecture
 from loramill.engine.module_base import ModuleBase
+from loramill.engine.module_family import lacks_fast_path, module_architecture
 from loramill.engine.step import LabelledTokens
 from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
 from loramill.errors import ConfigError, DataRefusedError, Problem, ResumeError
@@ -29,7 +29,6 @@ from loramill.training.device import ComputeDevice, choose_device, named_memory_
 from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
 from loramill.training.final_model import save_final_model
 from loramill.training.loop import TrialRun
-from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.processes import ALONE, Processes
 from loramill.training.training_state import load_state, load_values
 from loramill.training.trial import EventSink, Trial
@@ -237,12 +236,6 @@ def restore(run: TrialRun, base: FrozenBase) -> None:
         run.earlier_seconds = run.trial.progress.seconds
     message = f"Resumed from {last.name}." if last else "No checkpoint to resume from: starting at step 0."
     run.trial.emit({"type": "note", "message": message})
-
-
-def reuse_frozen_layers(context: RunContext, base: FrozenBase, runs: Sequence[TrialRun]) -> None:
-    """Let the runs start above the layers that none of them adapts, where that saves work."""
-    if message := start_above_frozen_layers(base, runs, context.folder.path):
-        context.note(message)
 
 
 def measure_best(context: RunContext, run: TrialRun, base: FrozenBase) -> FinalModel:
