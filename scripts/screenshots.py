@@ -20,7 +20,11 @@ LANGUAGES = {"en": "en-US", "zh-TW": "zh-TW"}
 SIZE = {"width": 1280, "height": 860}
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SETTLE_SECONDS = 3.0
-PATIENCE_MS = 120_000
+FIRST_FINISHED = 0
+"""Row of the list of experiments."""
+
+PAGES = ("train", "tasks", "experiments", "sweeps", "data", "models", "admin", "experiment", "compare")
+PATIENCE_MS = 240_000
 COLOURS = 64
 
 
@@ -32,10 +36,9 @@ def main(address: str, username: str, password: str, wanted: list[str]) -> None:
             page = browser.new_context(locale=locale, viewport=SIZE).new_page()
             page.set_default_timeout(PATIENCE_MS)
             sign_in(page, address, username, password, texts, IMAGES / f"{language}-sign_in.png")
-            for name, path in paths(page, address, texts).items():
-                if not wanted or name in wanted:
-                    page.goto(f"{address}/{path}")
-                    take(page, IMAGES / f"{language}-{name}.png")
+            for name in wanted or PAGES:
+                show(page, name, texts)
+                take(page, IMAGES / f"{language}-{name}.png")
         browser.close()
 
 
@@ -50,38 +53,30 @@ def sign_in(page: Page, address: str, username: str, password: str, texts: dict[
     time.sleep(SETTLE_SECONDS)
 
 
-def paths(page: Page, address: str, texts: dict[str, str]) -> dict[str, str]:
-    """Name -> path; the newest two finished runs are opened and compared."""
-    page.goto(f"{address}/models")
-    page.locator(".lm-heading p").first.wait_for()
-    box = page.get_by_role("button", name=re.compile(texts["action.open_experiment"]))
-    box.wait_for()
-    page.goto(f"{address}/experiments?status={texts['status.SUCCESS']}")
-    table = page.get_by_test_id("stDataFrame").first
-    table.wait_for()
-    time.sleep(SETTLE_SECONDS)
-    for row in (0, 1):
-        table.click(position={"x": 16, "y": 52 + 35 * row})
-    page.get_by_role("button", name=re.compile(texts["action.compare"])).click()
-    page.wait_for_url(re.compile("ids="))
-    query = page.url.partition("?")[2]
-    first = re.search(r"ids=([^&]*?)(?:%2C|,)", query)
-    names = ("tasks", "experiments", "sweeps", "data", "models", "admin")
-    ids = first.group(1) if first else ""
-    return {
-        "train": "",
-        **{name: name for name in names},
-        "experiment": f"experiment?id={ids}",
-        "compare": f"compare?{query}",
-    }
+def show(page: Page, name: str, texts: dict[str, str]) -> None:
+    """Go there as a person would; the newest finished runs are opened and compared."""
+    ticked = {"experiment": (1, "action.open"), "compare": (2, "action.compare")}
+    section = "experiments" if name in ticked else name
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=texts[f"nav.{section}"], exact=True).click()
+    page.get_by_text(texts[f"{section}.about"]).first.wait_for()
+    if name in ticked:
+        rows, action = ticked[name]
+        table = page.get_by_test_id("stDataFrame").first
+        table.wait_for()
+        for row in range(rows):
+            table.click(position={"x": 16, "y": 52 + 35 * (FIRST_FINISHED + row)})
+        page.get_by_role("button", name=re.compile(f"{texts[action]}$")).first.click()
+        page.get_by_role("button", name=re.compile(texts["action.back_to_list"])).wait_for()
 
 
 def take(page: Page, image: Path) -> None:
     """Once nothing moves any more; few colours make small files."""
     from PIL import Image
 
-    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')")
-    time.sleep(SETTLE_SECONDS)
+    for _ in range(2):  # charts and tables begin to load when their places are drawn
+        page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')")
+        page.wait_for_load_state("networkidle")
+        time.sleep(SETTLE_SECONDS)
     image.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=image)
     Image.open(image).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(image, optimize=True)
