@@ -19,7 +19,8 @@ TEXTS = ROOT / "src" / "loramill" / "ui" / "i18n"
 LANGUAGES = {"en": "en-US", "zh-TW": "zh-TW"}
 SIZE = {"width": 1280, "height": 860}
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 2.0
+STILL = "[data-testid=stApp][data-test-script-state=notRunning]"
 FIRST_FINISHED = 0
 """Row of the list of experiments."""
 
@@ -50,7 +51,6 @@ def sign_in(page: Page, address: str, username: str, password: str, texts: dict[
     page.get_by_label(re.compile(f"^{texts['sign_in.password']}")).first.fill(password)
     page.get_by_role("button", name=texts["action.sign_in"]).click()
     page.get_by_role("button", name=re.compile(texts["action.sign_out"])).wait_for()
-    time.sleep(SETTLE_SECONDS)
 
 
 def show(page: Page, name: str, texts: dict[str, str]) -> None:
@@ -74,9 +74,10 @@ def take(page: Page, image: Path) -> None:
     from PIL import Image
 
     for _ in range(2):  # charts and tables begin to load when their places are drawn
-        page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')")
+        page.wait_for_selector(STILL)
         page.wait_for_load_state("networkidle")
         time.sleep(SETTLE_SECONDS)
+    page.wait_for_selector(STILL)
     image.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=image)
     Image.open(image).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(image, optimize=True)

@@ -101,7 +101,7 @@ class Person:
         self.field("sign_in.password").fill(password)
         self.presses("action.sign_in")
         expect(self.button("action.sign_out")).to_be_visible(timeout=PATIENCE_MS)
-        self.page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+        self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
 
     def ticks(self, *rows: int, table: int = 0) -> None:
         """Rows of a table, which is one canvas."""
