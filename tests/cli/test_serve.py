@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -108,6 +110,31 @@ def test_a_killed_service_comes_back_with_the_same_set(
     assert after == before
     second.terminate()
     assert second.wait(30) == 0
+
+
+def ask(port: int, asked: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """What `make predict-<asked>` runs."""
+    environment = {**os.environ, "INFERENCE_PORT": str(port), "PREDICT_TEXT": text}
+    command = [sys.executable, "scripts/ask_service.py", asked]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.slow
+def test_make_asks_the_service(experiments: Experiments, start: Callable[..., subprocess.Popen[str]]) -> None:
+    port = free_port()
+    nobody = ask(port, "health")
+    assert nobody.returncode == 1
+    assert "make serve" in nobody.stderr
+    experiments.save_constant("a", 1)
+    start(port)
+    assert json.loads(ask(port, "health").stdout)["experiment_id"] == "a"
+    assert json.loads(ask(port, "text", 'it\'s $5 of "fun"').stdout)["label"] == 1
+    for asked in ("positive", "negative"):
+        reply = ask(port, asked)
+        assert json.loads(reply.stdout)["label_name"] == "class 1"
+        assert "POST /predict: A " in reply.stderr
+    empty = ask(port, "text")
+    assert (empty.returncode, json.loads(empty.stdout)["code"]) == (1, "text_empty")
 
 
 @pytest.mark.slow
