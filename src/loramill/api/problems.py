@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -24,7 +25,7 @@ from loramill.errors import (
     RateLimitedError,
     RequestInvalidError,
 )
-from loramill.problem_json import problem, problem_response, status_of
+from loramill.problem_json import MEDIA_TYPE, problem, problem_response, status_of
 
 REFUSALS = (AuthenticationError, PermissionDeniedError, RateLimitedError, QuotaExceededError)
 """What the audit log remembers wherever it happens; a wrong request is no attempt at anything."""
@@ -38,6 +39,26 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
+    describe_problems(app)
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Have the app's description name the media type of its errors, for which FastAPI takes that of the answer."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        for response in _error_replies(schema):
+            response["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemReply"}}}
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _error_replies(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            yield from (reply for status, reply in operation["responses"].items() if status >= "400")
 
 
 async def _expected(request: Request, error: Exception) -> Response:
