@@ -24,7 +24,7 @@ from pathlib import Path
 import peft
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from workload import DEFAULT_HOME, heading, held_out_texts, spread, variants
+from workload import DEFAULT_HOME, heading, held_out_texts, quiet_transformers, spread, variants
 
 from loramill.inference.answers import Logits
 from loramill.inference.batcher import Batcher
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME)
     options = parser.parse_args()
+    quiet_transformers()
     folders = [folder.final_model for folder in variants(options.home, options.adapters)]
     saved = [SavedModel.read(folder) for folder in variants(options.home, options.adapters)]
     available = held_out_texts(options.home)

@@ -36,6 +36,7 @@ from workload import (
     heading,
     held_out_texts,
     our_command,
+    quiet_transformers,
     running_server,
     trained_model,
     variants,
@@ -112,6 +113,7 @@ def peft_switches(folders: Sequence[ExperimentFolder]) -> list[float]:
     import peft
     from transformers import AutoModelForSequenceClassification
 
+    quiet_transformers()
     base = locate_base_model(SavedModel.read(folders[0]).labels.base_model).folder
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
     model = peft.PeftModel.from_pretrained(plain, folders[0].final_model, adapter_name="a0")

@@ -52,6 +52,14 @@ def held_out_texts(home: Path) -> list[str]:
     return load_sample("movie_reviews", home / "data")["validation"].texts
 
 
+def quiet_transformers() -> None:
+    """A table is read more easily without the reports of every model that is loaded."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "LORAMILL_HOME": str(home), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
