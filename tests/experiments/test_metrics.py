@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from loramill.experiments.metrics import flatten_metrics, lower_is_better
+from loramill.experiments.metrics import flatten_metrics, has_a_best, lower_is_better
 
 
 def test_sections_become_prefixes_and_tables_stay_out() -> None:
@@ -29,3 +29,9 @@ def test_small_is_good(name: str) -> None:
 @pytest.mark.parametrize("name", ["eval_accuracy", "train_samples_per_second", "eval_precision_macro"])
 def test_large_is_good(name: str) -> None:
     assert not lower_is_better(name)
+
+
+def test_what_a_run_used_makes_it_neither_better_nor_worse() -> None:
+    judged = ["eval_accuracy", "eval_loss", "train_loss", "train_runtime", "train_samples_per_second", "auc"]
+    used = ["system_disk_free_bytes_min", "system_cpu_percent_max", "train_best_step", "train_steps", "eval_samples"]
+    assert [has_a_best(name) for name in judged + used] == [True] * len(judged) + [False] * len(used)

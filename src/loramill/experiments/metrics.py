@@ -20,6 +20,14 @@ def lower_is_better(metric: str) -> bool:
     return not LOWER_IS_BETTER.isdisjoint(metric.split("_"))
 
 
+def has_a_best(metric: str) -> bool:
+    """Whether one run can be better than another by it: what was evaluated, losses, and speeds; not what was used."""
+    section, _, rest = metric.partition("_")
+    if section == "system" or rest == "samples":
+        return False
+    return section != "train" or rest.endswith(("loss", "runtime", "per_second"))
+
+
 def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """``{"eval": {"accuracy": 0.9}}`` -> ``{"eval_accuracy": 0.9}``; only finite numbers."""
     return dict(_numbers(metrics, ""))

@@ -12,7 +12,7 @@ from typing import Any
 from loramill.experiments.charts import Bar, Series, bar_chart, colour_of, format_number, line_chart
 from loramill.experiments.compare import Comparison, PairTest
 from loramill.experiments.html import as_svg, render_page
-from loramill.experiments.metrics import lower_is_better
+from loramill.experiments.metrics import has_a_best, lower_is_better
 from loramill.experiments.statistics import GroupStatistics, MetricStatistics
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -143,7 +143,8 @@ def _marked(name: str, values: Sequence[float | None]) -> list[tuple[str, bool]]
     """Cells of a metric, and whether each is the best of its row."""
     known = [value for value in values if value is not None]
     best = (min if lower_is_better(name) else max)(known, default=None)
-    return [(show_cell(value), value is not None and value == best and len(set(known)) > 1) for value in values]
+    marks = has_a_best(name) and len(set(known)) > 1
+    return [(show_cell(value), marks and value is not None and value == best) for value in values]
 
 
 def _harmless(cell: Any) -> Any:
