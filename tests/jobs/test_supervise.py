@@ -69,14 +69,14 @@ def statuses(home: Path) -> list[str]:
 def test_a_message_about_nothing_starts_nothing(
     supervise: Callable[..., Supervisor], submit: Callable[..., str]
 ) -> None:
-    supervise("raise SystemExit(1)").do_next()
+    supervise("raise SystemExit(1)").do_next("job")
 
 
 def test_a_child_that_dies_is_a_setback(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
 ) -> None:
     submit()
-    supervise("raise SystemExit(3)").do_next()
+    supervise("raise SystemExit(3)").do_next("job")
     assert (row().status, row().setbacks, row().attempt) == (Status.PENDING, 1, 1)
     assert statuses(home) == ["PENDING"]
 
@@ -85,7 +85,7 @@ def test_a_worker_that_drains_takes_nothing(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment]
 ) -> None:
     submit()
-    supervise("raise SystemExit(3)", draining=lambda: True).do_next()
+    supervise("raise SystemExit(3)", draining=lambda: True).do_next("job")
     assert (row().status, row().attempt) == (Status.PENDING, 0)
 
 
@@ -94,7 +94,7 @@ def test_a_child_that_has_recorded_its_end_writes_its_last_event(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
 ) -> None:
     submit()
-    supervise(SUCCEEDS_SLOWLY).do_next()
+    supervise(SUCCEEDS_SLOWLY).do_next("job")
     assert row().status == Status.SUCCESS
     assert statuses(home) == ["SUCCESS"]
 
@@ -105,7 +105,7 @@ def test_cancelling_ends_the_whole_tree_within_ten_seconds(
     database: Database, home: Path,
 ) -> None:  # fmt: skip
     submit()
-    worker = threading.Thread(target=supervise(IGNORES_SIGNALS).do_next)
+    worker = threading.Thread(target=supervise(IGNORES_SIGNALS).do_next, args=("job",))
     worker.start()
     until = time.monotonic() + 30
     while len(sleepers()) < 2 and time.monotonic() < until:
@@ -147,12 +147,15 @@ def test_the_first_in_line_is_done_whatever_the_message_names(
         on_ended=lambda outcome, _seconds: outcomes.append(outcome),
     )
     for name, priority in (("late", 0), ("later", 0), ("urgent", 5), ("humble", -1)):
-        submit(name, priority=priority)
+        submit(name, priority=priority, task_id=f"task of {name}")
     done = []
     for _ in range(4):
-        supervisor.do_next()
+        supervisor.do_next("late")
         done += [name for name in ("late", "later", "urgent", "humble") if row(name).attempt and name not in done]
     assert done == ["urgent", "late", "later", "humble"]
+    submit("at the shell", priority=9)
+    supervisor.do_next("late")
+    assert row("at the shell").attempt == 0, "a person is about to run it there"
     assert (home / "urgent.gpu").read_text() == "7"
     assert outcomes == ["PENDING"] * 4
 
@@ -164,5 +167,5 @@ def test_an_attempt_has_a_time_limit(
     submit()
     settings = Settings(home=home, job_seconds=0.5)  # type: ignore[call-arg]
     command = (sys.executable, "-c", "import time; time.sleep(60)")
-    Supervisor(settings, database, worker="w", draining=lambda: False, command=command).do_next()
+    Supervisor(settings, database, worker="w", draining=lambda: False, command=command).do_next("job")
     assert (row().status, row().error_code) == (Status.FAILURE, "time_limit")

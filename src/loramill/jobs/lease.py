@@ -21,7 +21,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -101,10 +101,15 @@ def claim(session: Session, experiment_id: str, *, worker: str) -> Claim | None:
     return None
 
 
-def claim_next(session: Session, *, worker: str) -> Claim | None:
-    """Take the waiting job of the highest priority, the oldest of equals; ``None`` when none waits."""
+def claim_next(session: Session, heard_of: str, *, worker: str) -> Claim | None:
+    """Take the waiting job of the highest priority, the oldest of equals; ``None`` when none waits.
+
+    Args:
+        heard_of: the job that a message named. Others are taken when they came through the service: a run that a
+            person starts at the shell waits for a moment too, and is done there.
+    """
     for _ in range(MAX_RACES):
-        waiting = _first_waiting(session)
+        waiting = _first_waiting(session, heard_of)
         if waiting is None:
             return None
         taken = claim(session, waiting, worker=worker)
@@ -113,13 +118,14 @@ def claim_next(session: Session, *, worker: str) -> Claim | None:
     return None
 
 
-def _first_waiting(session: Session) -> str | None:
+def _first_waiting(session: Session, heard_of: str) -> str | None:
     """Of both tables; what waits for a retry is not due yet."""
     found: list[tuple[int, datetime, str]] = []
     for kind, table in TABLES.items():
+        ours = true() if kind == JobKind.SWEEP else or_(Experiment.task_id.is_not(None), Experiment.id == heard_of)
         first = session.execute(
             select(table.priority, table.created_at, table.id)
-            .where(table.status == Status.PENDING, table.not_before.is_(None), may_be_taken(kind))
+            .where(table.status == Status.PENDING, table.not_before.is_(None), may_be_taken(kind), ours)
             .order_by(table.priority.desc(), table.number)
             .limit(1)
         ).first()

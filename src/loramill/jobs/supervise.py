@@ -95,12 +95,12 @@ class Supervisor:
         finally:
             self.children.close()
 
-    def do_next(self) -> None:
+    def do_next(self, heard_of: str) -> None:
         """Do the job that is first in line, if any waits: one message too many changes nothing."""
         if self._draining():
             return
         with self._database.transaction() as session:
-            claimed = claim_next(session, worker=self._worker)
+            claimed = claim_next(session, heard_of, worker=self._worker)
         if claimed is None:
             return
         log.info("Attempt %d at %s begins", claimed.attempt, claimed.experiment_id)

@@ -14,6 +14,6 @@ def register_training(celery: Celery, supervisor: Supervisor) -> None:
 
     def train(experiment_id: str) -> None:
         if is_plain_name(experiment_id):
-            supervisor.do_next()
+            supervisor.do_next(experiment_id)
 
     celery.task(train, name=TRAIN_TASK)
