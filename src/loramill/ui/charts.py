@@ -84,7 +84,7 @@ def draw_parallel(trials: Sequence[Mapping[str, Any]], axes: Sequence[str], scor
     """
     scales = {axis: _scale([trial.get(axis) for trial in trials]) for axis in axes}
     rows = [
-        (visible(trial["trial"], 40), visible(axis, 40), scales[axis][trial[axis]], visible(trial[axis]), trial[score])
+        (visible(trial["trial"], 40), visible(axis, 40), scales[axis][trial[axis]], _short(trial[axis]), trial[score])
         for trial in trials
         for axis in axes
         if trial.get(axis) is not None
@@ -103,6 +103,10 @@ def draw_parallel(trials: Sequence[Mapping[str, Any]], axes: Sequence[str], scor
     )
     ends = base.mark_text(dx=8, align="left", fontSize=11).encode(text="value")
     st.altair_chart((lines + ends).properties(height=320), width="stretch", key=key)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else visible(value)
 
 
 def _scale(values: Sequence[Any]) -> dict[Any, float]:

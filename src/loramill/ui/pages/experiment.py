@@ -83,10 +83,10 @@ def overview(run: dict[str, Any]) -> None:
     tiles(
         [
             Tile(t("metric.accuracy"), number(run["eval_accuracy"])),
-            Tile(t("metric.f1_macro"), number(metrics.get("eval.f1_macro"))),
-            Tile(t("metric.auc"), number(metrics.get("eval.auc"))),
-            Tile(t("metric.eval_loss"), number(metrics.get("eval.loss"))),
-            Tile(t("metric.ece"), number(metrics.get("eval.ece")), t("metric.ece_about")),
+            Tile(t("metric.f1_macro"), number(metrics.get("eval_f1_macro"))),
+            Tile(t("metric.auc"), number(metrics.get("eval_auc"))),
+            Tile(t("metric.eval_loss"), number(metrics.get("eval_loss"))),
+            Tile(t("metric.ece"), number(metrics.get("eval_ece")), t("metric.ece_about")),
             Tile(t("metric.runtime"), duration(run["train_runtime"])),
         ]
     )

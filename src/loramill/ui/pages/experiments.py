@@ -22,7 +22,7 @@ PAGE = 50
 EXPORT_PAGE = 1000
 MAX_COMPARED = 20
 STATUSES = ["PENDING", "STARTED", "PROGRESS", *ENDED]
-ORDERS = ["created_at", "eval_accuracy", "train_runtime", "name", "eval.f1_macro", "eval.loss"]
+ORDERS = ["created_at", "eval_accuracy", "train_runtime", "name", "eval_f1_macro", "eval_loss"]
 CSV_FIELDS = (
     "id",
     "name",
