@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, CompoundSelect, any_, bindparam, null, select, union_all
