@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from loramill.engine.bank import AdapterBank, DropoutSeed
+from loramill.engine.bank import AdapterBank
 from loramill.engine.batching import IntArray, TokenRows
+from loramill.engine.dropout import DropoutSeed
 from loramill.engine.lanes import LANE_TOKENS, run_in_lanes
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients, predict_logits
 from small_models import random_adapter, small_base

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.adapted_linear import LowRankUpdate, adapted_linear
 from loramill.engine.base import FrozenBase
 from loramill.engine.batching import Segment
+from loramill.engine.dropout import DropoutStream, dropout_mask
 from loramill.engine.families import Activation, Architecture, Site
 from loramill.engine.linear import Linear
 from loramill.engine.pissa import copy_both_halves, start_from_principal_parts
@@ -186,37 +185,6 @@ class Adapter:
                 layer.weight.copy_(drawn.normal_(0.0, head_deviation, generator=generator))
 
 
-@dataclass(frozen=True)
-class DropoutSeed:
-    """What decides the masks of a step: a resumed run draws the same ones."""
-
-    seed: int
-    step: int
-
-
-class DropoutStream:
-    """The dropout masks of one adapter for one forward pass, drawn in its order.
-
-    Args:
-        piece: place of the pass within the step.
-    """
-
-    def __init__(self, seed: DropoutSeed, piece: int, device: torch.device) -> None:
-        entropy = np.random.SeedSequence([seed.seed, seed.step, piece])
-        mixed = entropy.generate_state(1, np.uint64)  # the CPU's generator reads 32 bits
-        self._generator = torch.Generator(device).manual_seed(int(mixed[0]))
-
-    def next_seed(self) -> int:
-        """A seed for masks that somebody else draws."""
-        drawn = torch.randint(2**62, (1,), generator=self._generator, device=self._generator.device)
-        return int(drawn)
-
-    def mask(self, like: Tensor, probability: float) -> Tensor:
-        """0 with the probability, else ``1 / (1 - probability)``; shape and type of ``like``."""
-        kept = torch.empty_like(like).bernoulli_(1 - probability, generator=self._generator)
-        return kept.div_(1 - probability)
-
-
 class AdapterBank:
     """Adapters on one base; a batch says which of them each of its rows belongs to."""
 
@@ -262,7 +230,7 @@ class AdapterBank:
                     lora_b=lora_b,
                     columns=tuple(width * sites.index(adapted[position]) for position in chosen),
                     scale=adapter.spec.scale,
-                    dropout_mask=_dropout_mask(adapter.spec.dropout, dropout.get(index), x[first:last], end - last),
+                    dropout_mask=dropout_mask(adapter.spec.dropout, dropout.get(index), x[first:last], end - last),
                 )
             )
         return found
@@ -287,14 +255,6 @@ class AdapterBank:
             HeadWeights(trained.get(layer.path) or self.base.head[layer.path], layer.activation)
             for layer in self.base.architecture.family.head
         ]
-
-
-def _dropout_mask(probability: float, stream: DropoutStream | None, x: Tensor, filler: int) -> Tensor | None:
-    """The mask of ``x``, and zeros for the filler after it."""
-    if not probability or stream is None:
-        return None
-    mask = stream.mask(x, probability)
-    return F.pad(mask, (0, 0, 0, filler)) if filler else mask
 
 
 def token_rows(segments: Sequence[Segment]) -> list[tuple[int, int, int]]:

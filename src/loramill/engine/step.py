@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import AdapterBank, DropoutSeed, DropoutStream
+from loramill.engine.bank import AdapterBank
 from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens, build_batch
+from loramill.engine.dropout import DropoutSeed, DropoutStream
 from loramill.engine.forward import classify
 from loramill.engine.lanes import LANE_TOKENS, lane_count, run_in_lanes
 from loramill.engine.losses import ProblemType, row_losses

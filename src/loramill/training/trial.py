@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from loramill.config.schema import ExperimentConfig, TrainingConfig
-from loramill.engine.bank import Adapter, DropoutSeed
+from loramill.engine.bank import Adapter
 from loramill.engine.batching import IntArray
+from loramill.engine.dropout import DropoutSeed
 from loramill.engine.optim import AdamW, learning_rate
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
 from loramill.errors import NonFiniteLossError
