@@ -35,6 +35,8 @@ def make_targets() -> dict[str, str]:
 
 
 def test_every_error_code_has_an_entry_and_every_entry_a_code() -> None:
+    import loramill.client  # noqa: F401 - has an error of its own, which counts whoever imported it before
+
     entries = re.findall(r"^### (\w+)$", read("docs/troubleshooting.md"), re.MULTILINE)
     assert sorted(entries) == sorted(error_codes())
 

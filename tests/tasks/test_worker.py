@@ -61,7 +61,20 @@ def saved(row: Experiment) -> bool:
 
 
 def children(experiment_id: str) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if experiment_id in (p.info["cmdline"] or [])]
+    """Processes that train it: children are started before they get their job, so their commands do not name it."""
+    found = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "loramill.jobs.child" in (process.info["cmdline"] or [])
+    ]
+    return [process for process in found if holds_files_of(process, experiment_id)]
+
+
+def holds_files_of(process: psutil.Process, experiment_id: str) -> bool:
+    try:
+        return any(experiment_id in file.path for file in process.open_files())
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.slow

@@ -113,7 +113,10 @@ class TransformersModule:
                 )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"Transformers cannot load {self.folder} as a text classifier: {first}") from error
+            raise ModelError(
+                f"Transformers cannot load {self.folder} as a text classifier: {first}",
+                fix="Use a text encoder, such as distilbert-base-uncased, or the package of config/quickstart.yaml.",
+            ) from error
         if model.config.pad_token_id is None:  # decoders look for it to find the last token
             model.config.pad_token_id = model.config.eos_token_id
         model.config.use_cache = False
