@@ -20,6 +20,9 @@ from loramill.engine.losses import ProblemType, row_losses
 PACKED_TOKENS = 16_384
 """Tokens of a training pass that micro-batches of several adapters share, where the device wants large passes."""
 
+PASSES_FOR_A_LANE = 4
+"""So many passes in a row go without waiting for the other lanes; their gradients wait in memory to be summed."""
+
 ATTENTION_LENGTH = 384
 """Length in tokens of a text whose attention takes as long as all else; measured, as small products are slow."""
 
@@ -127,9 +130,10 @@ def accumulate_gradients(
 
 
 def _in_lanes(bank: AdapterBank, passes: Sequence[list[_Piece]], lanes: int) -> Iterator[_Gradients]:
-    """What each pass gives, in order; at most ``lanes`` of them are in memory at a time."""
-    for first in range(0, len(passes), lanes):
-        yield from run_in_lanes([partial(_gradients, bank, pieces) for pieces in passes[first : first + lanes]])
+    """What each pass gives, in order; at most ``lanes`` of them run at a time."""
+    together = PASSES_FOR_A_LANE * lanes if lanes > 1 else 1
+    for first in range(0, len(passes), together):
+        yield from run_in_lanes([partial(_gradients, bank, pieces) for pieces in passes[first : first + together]])
 
 
 def _cut(work: Sequence[AdapterBatch], lanes: int) -> list[_Piece]:
