@@ -83,6 +83,11 @@ class Person:
         box.first.fill(text)
         box.first.press("Enter")
 
+    def unfolds(self, key: str) -> None:
+        fold = self.page.get_by_test_id("stExpander").filter(has=self.page.locator("summary", has_text=self.says(key)))
+        if fold.locator("details[open]").count() == 0:
+            fold.locator("summary").click()
+
     def goes_to(self, key: str) -> None:
         self.page.get_by_test_id("stSidebarNav").get_by_role("link", name=self.says(key), exact=True).click()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from chromium import PATIENCE_MS, Person, running_chromium
 from loramill.client import Client
@@ -97,11 +97,16 @@ def free_port() -> int:
 
 
 def write_reviews(file: Path) -> None:
-    """Two hundred rows that a small model can learn, an empty one, a repeated one and one with HTML."""
+    """Two hundred rows that a small model can learn, an empty one, a repeated one and one with HTML.
+
+    Lengths differ, and only the first and last letter tell the label: else a model learns places and lengths instead,
+    and says anything of a text of another length.
+    """
     draw, texts = random.Random(7), dict[str, str]()
+    between = [letter for letter in OTHERS if letter not in "bg"]
     while len(texts) < 200:
         label = ("bad", "good")[len(texts) % 2]
-        letters = " ".join(draw.choices(OTHERS, k=6))
+        letters = " ".join(draw.choices(between, k=draw.randint(3, 6)))
         texts.setdefault(f"{label[0]} {letters} {label[0]}", label)
     lines = ["text,label", *(f"{text},{label}" for text, label in texts.items())]
     lines += [",good", lines[1], "<b>b</b> k m n b,bad"]
@@ -151,6 +156,8 @@ def trains(person: Person, settings: Settings, *, name: str, epochs: int, reload
     person.chooses_or_types("field.model.name", str(settings.home / "model"))
     person.writes("field.training.num_train_epochs", str(epochs))
     person.writes("field.training.learning_rate", "0.01")
+    person.unfolds("section.training")  # of equally accurate checkpoints the first stays, unsure as it is
+    person.writes("field.training.metric_for_best_model", "loss")
     expect(person.field("field.experiment_name")).to_have_value(name)
     person.sees(person.says("train.no_problems"))
     person.presses("action.submit")
@@ -189,9 +196,10 @@ def promotes_and_predicts(person: Person, model: str) -> None:
     person.writes("models.reason", HOSTILE)
     person.presses("action.move")
     person.sees_badge("stage.production")
-    person.page.get_by_label(person.says("models.text"), exact=True).fill("g k m n g")
-    person.presses("action.try")
-    expect(person.page.locator(".lm-card .lm-big")).to_have_text("good", timeout=PATIENCE_MS)
+    for text, label in (("b k m n b", "bad"), ("g k m n g", "good")):
+        person.page.get_by_label(person.says("models.text"), exact=True).fill(text)
+        person.presses("action.try")
+        expect(person.page.locator(".lm-card .lm-big")).to_have_text(label, timeout=PATIENCE_MS)
 
 
 def test_two_people_and_a_sign_in_that_ends(comes: Comes, settings: Settings) -> None:
@@ -209,14 +217,14 @@ def test_two_people_and_a_sign_in_that_ends(comes: Comes, settings: Settings) ->
     ada.opens("/admin")
     ada.sees(ada.says("admin.not_allowed"))
     root.goes_to("nav.experiments")
-    root.sees(root.says("stats.total"))
+    expect(total_tile(root)).to_be_visible()
     with Client(f"http://127.0.0.1:{settings.api_port}") as client:
         client.sign_in(ADMIN, PASSWORD)
         client.request("PATCH", "/users/ada", json={"disabled": True})
     ada.goes_to("nav.tasks")
     ada.sees(ada.says("sign_in.ended"))
     root.page.reload()
-    root.sees(root.says("stats.total"))
+    expect(total_tile(root)).to_be_visible()
 
 
 def test_an_api_that_dies_and_comes_back_with_another_key(
@@ -230,11 +238,17 @@ def test_an_api_that_dies_and_comes_back_with_another_key(
     person.goes_to("nav.experiments")
     person.sees(person.says("error.unavailable"))
     until = time.monotonic() + PATIENCE_MS / 1000
-    while person.page.get_by_text(person.says("stats.total")).count() == 0 and time.monotonic() < until:
+    while total_tile(person).count() == 0 and time.monotonic() < until:
         if person.button("action.try_again").is_visible():
             person.presses("action.try_again")
         time.sleep(1)
-    person.sees(person.says("stats.total"))
+    expect(total_tile(person)).to_be_visible()
+    expect(person.page.locator(".lm-problem")).to_have_count(0)
+
+
+def total_tile(person: Person) -> Locator:
+    """Numbers that only the API knows; the page's own words stand there without it."""
+    return person.page.locator(".lm-tile", has_text=person.says("stats.total"))
 
 
 def kill_api(product: psutil.Process) -> None:

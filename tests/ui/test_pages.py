@@ -46,6 +46,22 @@ def test_the_form_has_every_key_and_says_what_is_wrong(shows: Shows, sign_in: Si
     assert "lm-field" in seen(test)
 
 
+def test_a_form_emptied_under_what_one_writes_is_filled_again(shows: Shows, sign_in: SignsIn) -> None:
+    """Streamlit does so when one writes while the page comes; a person empties one field at a time."""
+    test = shows("train", sign_in("hasty"))
+    rank = test.number_input(key="form.lora.r").value
+    test.text_input(key="form.experiment_name").set_value("hasty")
+    for field in test.number_input:
+        field.set_value(None)
+    test.run()
+    assert test.text_input(key="form.experiment_name").value == "hasty"
+    assert test.number_input(key="form.lora.r").value == rank
+    assert not test.button(key="submit").disabled
+    test.number_input(key="form.lora.r").set_value(None).run()
+    assert test.number_input(key="form.lora.r").value is None
+    assert test.button(key="submit").disabled
+
+
 def test_a_run_is_submitted_once(shows: Shows, sign_in: SignsIn, services: AppServices) -> None:
     person = sign_in("grace")
     test = shows("train", person)

@@ -33,6 +33,9 @@ WORDS = {"true": True, "false": False}
 STEPS = {"training.learning_rate": 1e-4, "training.num_train_epochs": 0.5, "lora.lora_alpha": 1.0}
 FRACTION_STEP = 0.05
 
+EMPTIED = 3
+"""So many required fields at once are emptied by Streamlit, when one comes to the page, and never by a person."""
+
 Problems = Mapping[str, str]
 
 
@@ -69,6 +72,20 @@ def fill(values: Mapping[str, Any]) -> None:
     """Show these values; before the fields are drawn."""
     for key, value in values.items():
         st.session_state[state_key(key)] = _to_widget(key, value)
+
+
+def lost_values(form: Mapping[str, Any]) -> dict[str, Any]:
+    """What to fill in again where Streamlit has emptied the fields; what somebody wrote meanwhile stays.
+
+    Args:
+        form: dotted key -> value as the form was left.
+    """
+    shown = {key: st.session_state.get(state_key(key)) for key in FIELDS}
+    required = [key for key, field in FIELDS.items() if type(None) not in _kinds(field.annotation)]
+    emptied = [key for key in required if form.get(key) not in (None, "") and shown[key] in (None, "")]
+    if len(emptied) < EMPTIED:
+        return {}
+    return {key: value for key, value in form.items() if not shown[key] or _options(key) is not None}
 
 
 def draw_field(key: str, problems: Problems, suggestions: list[str] | None = None) -> None:

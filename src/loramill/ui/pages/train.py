@@ -18,6 +18,7 @@ from loramill.ui.config_form import (
     draw_field,
     fill,
     flatten,
+    lost_values,
     read_values,
     state_key,
 )
@@ -31,9 +32,6 @@ from loramill.ui.texts import t
 
 SAMPLES = ["sample:movie_reviews", "sample:chinese_reviews"]
 FIRST_PRESET = "quickstart"
-NEVER_ALL_EMPTY = ("experiment_name", "data.dataset_name", "model.name")
-"""Streamlit empties all fields when one comes to the page, from another or from itself; nobody else does."""
-
 SUBMIT_KEY = "submit_key"
 PLAN = "plan"
 PLAN_SECONDS = 150.0
@@ -47,24 +45,25 @@ def draw() -> None:
     problems = found_problems()
     essentials(presets, problems)
     experts(problems)
-    remember()
-    tree = as_tree(read_values())
+    values = read_values()
+    remember(values)
+    tree = as_tree(values)
     submit_row(tree, problems)
 
 
 def start_form(presets: dict[str, Any]) -> None:
     """The form as it was left, or a preset that works without a network; data named in the address wins."""
-    if not any(st.session_state.get(state_key(key)) for key in NEVER_ALL_EMPTY):
-        first = presets.get(FIRST_PRESET) or next(iter(presets.values()), None)
-        fill(me().draft or (flatten(first["config"]) if first else defaults()))
+    first = presets.get(FIRST_PRESET) or next(iter(presets.values()), None)
+    form = me().draft or (flatten(first["config"]) if first else defaults())
+    fill(lost_values(form))
     if source := st.query_params.get("data"):
         fill({"data.dataset_name": source})
+        remember({**form, "data.dataset_name": source})  # a click elsewhere may end this run right here
         del st.query_params["data"]
 
 
-def remember() -> None:
+def remember(values: dict[str, Any]) -> None:
     """So that the form is as it was after a reload, and after a visit to another page."""
-    values = read_values()
     if values != me().draft:
         st.session_state.pop(SUBMIT_KEY, None)
         st.session_state.pop(PLAN, None)
