@@ -104,7 +104,7 @@ def test_stopping_one_stops_both_and_the_run_goes_on(config_file: Path, tmp_path
     last = max(int(path.name.rpartition("-")[2]) for path in Path(stopped["folder"]).glob("artifacts/checkpoint-*"))
     folder = Path(stopped["folder"])
     tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    tree["training"]["num_train_epochs"] = last / 6 + 1
+    tree["training"]["num_train_epochs"] = (last + 6) / 6
     (folder / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     resumed = results(start_two(tmp_path, "--resume", folder.name))
     assert resumed["metrics"]["train"]["steps"] == last + 6
