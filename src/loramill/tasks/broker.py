@@ -22,6 +22,8 @@ from typing import IO
 
 import psutil
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from loramill.errors import UnavailableError
 from loramill.files import named_storage_errors
@@ -30,6 +32,9 @@ from loramill.settings import Settings
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 ANSWER_SECONDS = 2.0
+AT_ONCE = Retry(NoBackoff(), 0)
+"""By itself the client asks a server that is not there again and again, for ten seconds before each start."""
+
 MAX_SOCKET_PATH = 100
 """Bytes; a Unix socket's path may have 103 on macOS and 107 on Linux."""
 
@@ -61,7 +66,7 @@ class EmbeddedBroker:
         self.socket = _socket_path(self.folder)
         self.celery_url = f"redis+socket://{self.socket}"
         self.limits_url = f"redis+unix://{self.socket}"
-        self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=ANSWER_SECONDS)
+        self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=ANSWER_SECONDS, retry=AT_ONCE)
 
     def ensure_running(self) -> None:
         """Start the server unless it answers; any number of processes may ask at once.
@@ -135,11 +140,10 @@ class EmbeddedBroker:
             with contextlib.suppress(psutil.NoSuchProcess):
                 server = psutil.Process(pid)
                 server.send_signal(signal.SIGTERM)
-                try:
-                    server.wait(STOP_SECONDS)
-                except psutil.TimeoutExpired:
+                if not _ends(server, STOP_SECONDS):
                     server.kill()
-                    server.wait(STOP_SECONDS)
+                    if not _ends(server, STOP_SECONDS):
+                        raise UnavailableError("The embedded queue does not end.", fix=f"End process {pid}.")
         (self.folder / PIDFILE).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -151,6 +155,19 @@ class EmbeddedBroker:
         with file:
             fcntl.flock(file, kind)
             yield file
+
+
+def _ends(server: psutil.Process, seconds: float) -> bool:
+    """Whether it ends in time. A zombie has ended, whenever its parent, which is init, takes notice; some never do."""
+    until = time.monotonic() + seconds
+    try:
+        while server.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+    except psutil.NoSuchProcess:
+        pass
+    return True
 
 
 Broker = RemoteBroker | EmbeddedBroker
