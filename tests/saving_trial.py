@@ -11,10 +11,10 @@ from loramill.base_models import locate_base_model
 from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.base import load_base
 from loramill.engine.batching import TokenRows
-from loramill.engine.step import LabelledTokens
+from loramill.engine.step import LabelledTokens, StepResult
 from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager, verify_checkpoint
 from loramill.training.training_state import load_state, save_state
-from loramill.training.trial import Trial
+from loramill.training.trial import Trial, learn
 from small_runs import small_config
 
 
@@ -39,6 +39,12 @@ class SavingTrial:
         load_state(folder, self.base, self.trial)
         assert self.trial.progress.step == checkpoint.step
         assert (self.trial.adapter.values == checkpoint.step).all()
+
+
+def take(trial: Trial, result: StepResult) -> None:
+    """A whole step of a trial whose gradient is there."""
+    (norm,) = learn([trial], [result])
+    trial.note(result, norm)
 
 
 def save_next(model: Path, artifacts: Path, fault: Fault, fail_at: int, checkpoint: Checkpoint) -> None:

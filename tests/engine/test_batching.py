@@ -43,11 +43,11 @@ def batch_rows(batch: Batch) -> list[list[int]]:
     return [part.tolist() for part in np.split(batch.token_ids.numpy(), batch.first_tokens.numpy()[1:])]
 
 
-@given(LENGTHS, st.randoms(use_true_random=False), st.booleans())
-def test_rows_stand_end_to_end_in_the_chosen_order(lengths: list[int], random: object, padded: bool) -> None:
+@given(LENGTHS, st.randoms(use_true_random=False), st.sampled_from(["rows", "padded"]))
+def test_rows_stand_end_to_end_in_the_chosen_order(lengths: list[int], random: object, attention: str) -> None:
     rows = rows_with(lengths)
     chosen = np.array(random.choices(range(len(lengths)), k=random.randint(1, 30)))  # type: ignore[attr-defined]
-    batch = build_batch([(0, rows, chosen)], device=CPU, padded=padded)
+    batch = build_batch([(0, rows, chosen)], device=CPU, attention=attention)
     assert batch_rows(batch) == [row_tokens(rows, row) for row in chosen]
     assert batch.positions.tolist() == [place for row in chosen for place in range(lengths[row])]
     assert batch.type_ids.tolist() == [(token - 1000) % 2 for token in batch.token_ids.tolist()]
@@ -55,10 +55,10 @@ def test_rows_stand_end_to_end_in_the_chosen_order(lengths: list[int], random: o
     assert batch.tokens == sum(lengths[row] for row in chosen)
 
 
-@given(LENGTHS, st.booleans())
-def test_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[int], padded: bool) -> None:
+@given(LENGTHS, st.sampled_from(["rows", "padded"]))
+def test_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[int], attention: str) -> None:
     rows = rows_with(lengths)
-    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, padded=padded)
+    batch = build_batch([(0, rows, np.arange(len(lengths)))], device=CPU, attention=attention)
     places = batch.places
     gather = torch.arange(batch.tokens) if places is None else places.gather
     if places is not None:
@@ -86,7 +86,7 @@ def test_places_hold_every_token_once_and_nothing_of_another_row(lengths: list[i
 @given(LENGTHS)
 def test_on_the_cpu_the_places_of_a_row_depend_on_its_own_length_alone(lengths: list[int]) -> None:
     some = [*lengths, *(length + FUSED_WIDTH - 12 for length in lengths)]
-    batch = build_batch([(0, rows_with(some), np.arange(len(some)))], device=CPU, padded=False)
+    batch = build_batch([(0, rows_with(some), np.arange(len(some)))], device=CPU)
     ordered, first, widths = sorted(some), 0, []
     for bucket in batch.buckets:
         for length in ordered[first : first + bucket.rows]:
@@ -100,7 +100,7 @@ def test_on_the_cpu_the_places_of_a_row_depend_on_its_own_length_alone(lengths: 
 
 @given(st.integers(1, 12))
 def test_rows_that_fill_their_places_stay_where_they_are(count: int) -> None:
-    batch = build_batch([(0, rows_with([16] * count), np.arange(count))], device=CPU, padded=False)
+    batch = build_batch([(0, rows_with([16] * count), np.arange(count))], device=CPU)
     assert batch.places is None
     assert [(bucket.rows, bucket.width, bucket.padding) for bucket in batch.buckets] == [(count, 16, None)]
 
@@ -156,8 +156,8 @@ def test_no_rows_are_no_batches() -> None:
     assert len(TokenRows(np.empty(0, np.int64), np.empty(0, np.int64), np.zeros(1, np.int64))) == 0
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_rows_of_equal_length_need_no_padding(padded: bool) -> None:
-    batch = build_batch([(0, rows_with([16] * 20), np.arange(20))], device=CPU, padded=padded)
+@pytest.mark.parametrize("attention", ["rows", "padded"])
+def test_rows_of_equal_length_need_no_padding(attention: str) -> None:
+    batch = build_batch([(0, rows_with([16] * 20), np.arange(20))], device=CPU, attention=attention)
     assert batch.padded_tokens == batch.tokens == 320
     assert all(bucket.padding is None for bucket in batch.buckets)

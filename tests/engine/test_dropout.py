@@ -14,6 +14,7 @@ from loramill.engine.base import FrozenBase
 from loramill.engine.batching import build_batch
 from loramill.engine.dropout import DropoutSeed, DropoutStream
 from loramill.engine.forward import classify
+from loramill.engine.packed_updates import AdapterRows
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from small_models import random_adapter, small_base
@@ -72,7 +73,7 @@ def test_the_mean_over_many_masks_of_one_layer_is_the_output_without_dropout(sma
     bank, x = AdapterBank(base, [adapter]), torch.randn(4, 32, dtype=torch.float64)
 
     def update(dropout: dict[int, DropoutStream]) -> Tensor:
-        (found,) = bank.updates(0, "qkv", ("query", "key", "value"), [(0, 0, 4)], x, dropout)
+        (found,) = bank.updates(0, "qkv", ("query", "key", "value"), AdapterRows(((0, 0, 4),)), x, dropout)
         kept = x if found.dropout_mask is None else x * found.dropout_mask
         return kept @ found.lora_a.detach().t()
 

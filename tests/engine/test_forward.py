@@ -36,11 +36,11 @@ def peft_model(folder: Path, base: FrozenBase, adapter: Adapter, saved: Path) ->
     return peft.PeftModel.from_pretrained(plain, saved, is_trainable=True).eval()
 
 
-@pytest.mark.parametrize("padded_buckets", [False, True])
+@pytest.mark.parametrize("attention", ["rows", "padded"])
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("sites", [("query", "value"), SITES, ("key", "down")])
 def test_logits_and_gradients_equal_peft(
-    small_model: Path, tmp_path: Path, sites: tuple, pairs: bool, padded_buckets: bool
+    small_model: Path, tmp_path: Path, sites: tuple, pairs: bool, attention: str
 ) -> None:
     base = small_base(small_model)
     adapter = random_adapter(base, sites=sites)
@@ -48,7 +48,7 @@ def test_logits_and_gradients_equal_peft(
     labels = torch.arange(len(rows)) % 3
 
     (logits,) = classify(
-        AdapterBank(base, [adapter]), build_batch([(0, rows, np.arange(len(rows)))], device=CPU, padded=padded_buckets)
+        AdapterBank(base, [adapter]), build_batch([(0, rows, np.arange(len(rows)))], device=CPU, attention=attention)
     )
     torch.nn.functional.cross_entropy(logits, labels).backward()
 

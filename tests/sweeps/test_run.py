@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from loramill.config.load import parse_config
-from loramill.sweeps.capacity import split_by_memory
+from loramill.sweeps.capacity import TENSORS_A_TRIAL, split_by_memory
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.run import SweepTrial, TrialOutcome, run_sweep
 from small_models import save_small_model
@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_left() -> None:
             taken.append(size)
             yield entry(size)
 
-    assert len(split_by_memory(entries(), torch.device("cpu"), 2 * 4 * 4 * 10)) == 2
+    assert len(split_by_memory(entries(), torch.device("cpu"), 2 * TENSORS_A_TRIAL * 4 * 10)) == 2
     assert len(taken) == 3  # none is made beyond the first that does not fit
     assert len(split_by_memory(entries(), torch.device("cpu"), 0)) == 1
     assert len(split_by_memory(entries(), torch.device("cpu"))) == 4

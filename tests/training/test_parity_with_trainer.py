@@ -24,6 +24,7 @@ from loramill.engine.step import LabelledTokens, accumulate_gradients
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.training.stages import adapter_spec
 from loramill.training.trial import Trial
+from saving_trial import take
 from small_models import padded_inputs, save_small_model
 from small_runs import small_config
 
@@ -55,7 +56,7 @@ def our_losses(config: ExperimentConfig, data: LabelledTokens, saved: Path) -> t
     while not trial.finished:
         batch = trial.next_batch(config.training.per_device_train_batch_size)
         (result,) = accumulate_gradients(bank, [batch])
-        trial.learn(result)
+        take(trial, result)
         losses.append(result.loss)
         batches.append(batch.chosen)
     return losses, batches

@@ -13,7 +13,7 @@ from transformers import TrainerState
 from loramill.engine.step import StepResult
 from loramill.errors import ResumeError
 from loramill.training.training_state import load_state, save_state
-from saving_trial import SavingTrial
+from saving_trial import SavingTrial, take
 from small_models import save_small_model
 
 
@@ -28,7 +28,7 @@ def saved(saving: SavingTrial, tmp_path: Path) -> Path:
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
         saving.trial.adapter.grads.normal_(generator=generator)
-        saving.trial.learn(StepResult(1 / 3, 2, 5, 6))
+        take(saving.trial, StepResult(1 / 3, 2, 5, 6))
         saving.trial.judge({"accuracy": 0.1 + 0.2, "loss": 0.7})
     folder = tmp_path / "state"
     folder.mkdir()

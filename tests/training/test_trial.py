@@ -17,7 +17,7 @@ from loramill.engine.step import LabelledTokens, StepResult
 from loramill.errors import ConfigError, NonFiniteLossError
 from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
 from loramill.training.trial import StepPlan, Trial
-from saving_trial import SavingTrial
+from saving_trial import SavingTrial, take
 from small_models import random_adapter, save_small_model
 from small_runs import small_config
 
@@ -42,7 +42,7 @@ def take_steps(trial: Trial, steps: int, loss: float = 1.0) -> list[list[int]]:
     for _ in range(steps):
         batch = trial.next_batch(4)
         chosen.append(batch.chosen.tolist())
-        trial.learn(StepResult(loss, len(batch.chosen), len(batch.chosen), len(batch.chosen)))
+        take(trial, StepResult(loss, len(batch.chosen), len(batch.chosen), len(batch.chosen)))
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,26 @@ def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
     Returns:
         ``[tokens + filler, hidden]``.
     """
+    if batch.attention == "flat":
+        query, key, value = qkv.unflatten(1, (3, heads, -1)).unbind(1)
+        return _flat_attention(query, key, value, batch.row_starts, batch.longest, batch)
     placed = _to_places(qkv, batch)
-    context = _padded_attention(placed, batch.buckets, heads) if batch.padded else _row_attention(placed, batch, heads)
-    return _from_places(context, batch)
+    attend = _padded_attention if batch.attention == "padded" else _row_attention
+    return _from_places(attend(placed, batch.buckets, heads), batch)
 
 
-def _row_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
-    result: Tensor = RowAttention.apply(qkv, batch.buckets, heads)  # type: ignore[no-untyped-call]
+def _flat_attention(
+    query: Tensor, key: Tensor, value: Tensor, query_starts: Tensor, longest_query: int, batch: Batch
+) -> Tensor:
+    """Rows attend as they lie, without padding; query, key and value are ``[tokens, heads, size]``."""
+    from torch.nn.attention.varlen import varlen_attn  # only where CUDA is; it takes long to import
+
+    context = varlen_attn(query, key, value, query_starts, batch.row_starts, longest_query, batch.longest)
+    return cast(Tensor, context).flatten(1)
+
+
+def _row_attention(qkv: Tensor, buckets: Sequence[Bucket], heads: int) -> Tensor:
+    result: Tensor = RowAttention.apply(qkv, buckets, heads)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -51,10 +64,13 @@ def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int)
     Returns:
         ``[rows, hidden]``.
     """
+    if batch.attention == "flat":
+        key, value = key_value.unflatten(1, (2, heads, -1)).unbind(1)
+        return _flat_attention(query.unflatten(1, (heads, -1)), key, value, batch.row_numbers, 1, batch)
     places = batch.places
     ordered = query[places.order] if places else query
     key_value = _to_places(key_value, batch)
-    attend = _padded_first_tokens if batch.padded else _first_tokens
+    attend = _padded_first_tokens if batch.attention == "padded" else _first_tokens
     context = attend(ordered, key_value, batch.buckets, heads)
     return context[torch.argsort(places.order)] if places else context
 

@@ -16,6 +16,7 @@ from loramill.engine.batching import Segment
 from loramill.engine.dropout import DropoutStream, dropout_mask
 from loramill.engine.families import Activation, Architecture, Site
 from loramill.engine.linear import Linear
+from loramill.engine.packed_updates import AdapterRows, packed_linear
 from loramill.engine.pissa import copy_both_halves, start_from_principal_parts
 
 Group = Literal["qkv", "attention_output", "up", "down"]
@@ -197,7 +198,7 @@ class AdapterBank:
         layer: int,
         group: Group,
         sites: tuple[Site, ...],
-        rows: Sequence[tuple[int, int, int]],
+        rows: AdapterRows,
         x: Tensor,
         dropout: Mapping[int, DropoutStream],
     ) -> list[LowRankUpdate]:
@@ -205,13 +206,12 @@ class AdapterBank:
 
         Args:
             sites: which outputs stand side by side in the frozen layer that ``x`` goes through.
-            rows: (adapter, first, last) rows of ``x``; what comes after them is filler, which the last adapter takes
-                along.
+            rows: of ``x``; what comes after them is filler, which the last adapter takes along.
             dropout: adapter -> its masks, while training.
         """
         path = self.base.architecture.layer_path(layer)
         found = []
-        for index, first, last in rows:
+        for index, first, last in rows.spans:
             adapter = self.adapters[index]
             adapted = adapter.spec.group_sites(group)
             chosen = [position for position, site in enumerate(adapted) if site in sites]
@@ -221,7 +221,7 @@ class AdapterBank:
             if pair is None:  # a layer that is not adapted
                 continue
             lora_a, lora_b = pair.of_sites(chosen[0], chosen[-1] + 1)
-            width, end = lora_b.shape[1], len(x) if last == rows[-1][2] else last
+            width, end = lora_b.shape[1], len(x) if last == rows.spans[-1][2] else last
             found.append(
                 LowRankUpdate(
                     first=first,
@@ -242,11 +242,14 @@ class AdapterBank:
         sites: tuple[Site, ...],
         weights: Linear,
         x: Tensor,
-        rows: Sequence[tuple[int, int, int]],
+        rows: AdapterRows,
         dropout: Mapping[int, DropoutStream],
     ) -> Tensor:
         """See ``forward.Bank``."""
-        return adapted_linear(x, weights, self.updates(layer, group, sites, rows, x, dropout))
+        updates = self.updates(layer, group, sites, rows, x, dropout)
+        if len(updates) > 1 and x.device.type != "cpu":
+            return packed_linear(x, weights, updates, rows)
+        return adapted_linear(x, weights, updates)
 
     def head(self, adapter: int) -> list[HeadWeights]:
         """See ``forward.Bank``."""
@@ -257,14 +260,14 @@ class AdapterBank:
         ]
 
 
-def token_rows(segments: Sequence[Segment]) -> list[tuple[int, int, int]]:
-    """(adapter, first token, last token) of every segment."""
-    return [(segment.adapter, segment.first_token, segment.last_token) for segment in segments]
+def token_rows(segments: Sequence[Segment]) -> AdapterRows:
+    """Whose each token is."""
+    return AdapterRows(tuple((segment.adapter, segment.first_token, segment.last_token) for segment in segments))
 
 
-def text_rows(segments: Sequence[Segment]) -> list[tuple[int, int, int]]:
-    """(adapter, first row, last row) of every segment."""
-    return [(segment.adapter, segment.first_row, segment.last_row) for segment in segments]
+def text_rows(segments: Sequence[Segment]) -> AdapterRows:
+    """Whose each row's pooled token is."""
+    return AdapterRows(tuple((segment.adapter, segment.first_row, segment.last_row) for segment in segments))
 
 
 Role = Literal["lora_a", "lora_b", "head_weight", "head_bias"]

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from loramill.engine.batching import Attention, Batch, IntArray, TokenRows, build_batch
 from loramill.engine.families import Architecture, HeadLayer, read_architecture
 from loramill.engine.linear import Linear
 from loramill.errors import ModelError
@@ -66,9 +67,20 @@ class FrozenBase:
         return self.layers[0].qkv.weight.device
 
     @property
+    def attention(self) -> Attention:
+        """How rows attend here: CUDA has kernels for rows as they lie, in 16 bits only."""
+        if self.device.type == "cpu":
+            return "rows"
+        return "flat" if self.device.type == "cuda" and self.dtype.itemsize == 2 else "padded"
+
+    @property
     def row_multiple(self) -> int:
         """Forward passes are fastest with a multiple of so many rows: see ``linear.PACKED_ROW_MULTIPLE``."""
         return self.layers[-1].qkv.row_multiple if self.layers else 1
+
+    def batch_of(self, parts: Sequence[tuple[int, TokenRows, IntArray]]) -> Batch:
+        """Rows of one or several adapters as this base's forward pass likes them, see ``build_batch``."""
+        return build_batch(parts, device=self.device, attention=self.attention, multiple=self.row_multiple)
 
     @cached_property
     def last_query(self) -> Linear:

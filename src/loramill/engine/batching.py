@@ -1,8 +1,9 @@
 """Rows as tokens, and batches without padding.
 
 A batch is one flat sequence of tokens, the rows one after the other: every linear layer then works on real tokens
-only, whatever the lengths. Only attention needs rows, in buckets of similar length that are padded to the longest. On
-the CPU a bucket holds rows that differ little; other devices, where each call costs more, get buckets of a fixed size.
+only, whatever the lengths. Only attention needs rows. Kernels of CUDA take them as they lie; elsewhere they stand in
+buckets of similar length that are padded to the longest. On the CPU a bucket holds rows that differ little; where each
+call costs more, buckets have a fixed size.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+Attention = Literal["rows", "padded", "flat"]
+"""How rows attend: in buckets of almost equal length, in padded buckets of a fixed size, or as they lie."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +150,10 @@ class Batch:
         token_ids, type_ids, positions: int64 ``[tokens]``.
         first_tokens: int64 ``[rows]``, where each row starts; the first token is what the heads pool.
         segments: one for each adapter, in order, covering all rows.
-        buckets: a partition of the rows for attention.
+        longest: tokens of the longest row.
+        attention: how the rows attend.
+        buckets: a partition of the rows for attention; none where they attend as they lie.
         places: how tokens and buckets map; ``None`` when the buckets are the tokens as they stand.
-        padded: whether buckets have a fixed number of rows, for the fused kernels.
         filler: rows beside the tokens that nothing reads, see ``build_batch``.
         prefix: states to start from, in place of the embeddings.
     """
@@ -157,9 +163,10 @@ class Batch:
     positions: Tensor
     first_tokens: Tensor
     segments: tuple[Segment, ...]
+    longest: int
+    attention: Attention
     buckets: tuple[Bucket, ...]
     places: Places | None
-    padded: bool
     filler: int = 0
     prefix: PrefixStates | None = None
 
@@ -174,7 +181,17 @@ class Batch:
     @property
     def padded_tokens(self) -> int:
         """Tokens with the padding that attention adds."""
-        return sum(bucket.rows * bucket.width for bucket in self.buckets)
+        return sum(bucket.rows * bucket.width for bucket in self.buckets) if self.buckets else self.tokens
+
+    @cached_property
+    def row_starts(self) -> Tensor:
+        """Where each row starts, and where the last one ends: int32 ``[rows + 1]``."""
+        return F.pad(self.first_tokens, (0, 1), value=self.tokens).int()
+
+    @cached_property
+    def row_numbers(self) -> Tensor:
+        """What ``row_starts`` would be if every row had one token."""
+        return torch.arange(self.rows + 1, dtype=torch.int32, device=self.first_tokens.device)
 
 
 WIDTH_MULTIPLE = 8
@@ -184,22 +201,22 @@ stands beside it, so that its result does not depend on its company."""
 FUSED_WIDTH = 160
 """From this row length in tokens on, scores take more memory than the fused kernel costs time; it knows no padding."""
 
-PADDED_BUCKET_ROWS = 8
-"""Rows of a padded bucket: enough for a batched matrix product, few enough to be of similar length."""
+PADDED_BUCKET_ROWS = 32
+"""Rows of a padded bucket: enough that its calls have work to do, few enough to be of similar length."""
 
 
 def build_batch(
     parts: Sequence[tuple[int, TokenRows, IntArray]],
     *,
     device: torch.device,
-    padded: bool | None = None,
+    attention: Attention = "rows",
     multiple: int = 1,
 ) -> Batch:
     """Lay rows of one or several adapters end to end.
 
     Args:
         parts: (adapter, rows to choose from, chosen rows int64 ``[n]``), one for each adapter; the order is kept.
-        padded: whether attention gets buckets of a fixed size; by default everywhere but on the CPU.
+        attention: how the rows attend, see ``FrozenBase.attention``.
         multiple: the forward pass fills its matrices up to a multiple of so many rows, see ``FrozenBase.row_multiple``.
             Filler attends to nothing that counts, nothing reads it, and no gradient reaches it.
     """
@@ -216,21 +233,18 @@ def build_batch(
         row, token = row + len(chosen), token + len(where)
     all_lengths = np.concatenate(lengths)
     starts = np.concatenate([[0], np.cumsum(all_lengths)[:-1]])
-    wants_padding = device.type != "cpu" if padded is None else padded
-    order = np.argsort(all_lengths, kind="stable")
-    widths = all_lengths if wants_padding else _own_widths(all_lengths)
-    ends = _ends_by_count(len(order)) if wants_padding else _ends_of_runs(widths[order])
     filler = -token % multiple
-    buckets, places = _lay_out(starts, all_lengths, widths, order, ends, filler, device)
+    buckets, places = _lay_out(starts, all_lengths, attention, filler, device)
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
         positions=torch.from_numpy(_ranges(np.zeros_like(all_lengths), all_lengths)).to(device),
         first_tokens=torch.from_numpy(starts).to(device),
         segments=tuple(segments),
+        longest=int(all_lengths.max()),
+        attention=attention,
         buckets=buckets,
         places=places,
-        padded=wants_padding,
         filler=filler,
         prefix=_beside(prefixes, device),
     )
@@ -278,15 +292,14 @@ def _ends_of_runs(values: IntArray) -> list[int]:
 
 
 def _lay_out(
-    starts: IntArray,
-    lengths: IntArray,
-    widths: IntArray,
-    order: IntArray,
-    ends: Sequence[int],
-    filler: int,
-    device: torch.device,
+    starts: IntArray, lengths: IntArray, attention: Attention, filler: int, device: torch.device
 ) -> tuple[tuple[Bucket, ...], Places | None]:
-    """Buckets of the rows in ``order``; no places where the tokens stand as the buckets want them already."""
+    """Buckets of the rows, shortest first; no places where the tokens stand as the buckets want them already."""
+    if attention == "flat":
+        return (), None
+    widths = _own_widths(lengths) if attention == "rows" else lengths
+    order = np.argsort(lengths, kind="stable")
+    ends = _ends_of_runs(widths[order]) if attention == "rows" else _ends_by_count(len(order))
     buckets, gathers, paddings, first, place = [], [], [], 0, 0
     for end in ends:
         rows = order[first:end]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -18,6 +18,7 @@ from loramill.engine.dropout import DropoutStream
 from loramill.engine.families import Activation, Site
 from loramill.engine.linear import Linear
 from loramill.engine.module_base import ModuleBase
+from loramill.engine.packed_updates import AdapterRows
 
 NO_DROPOUT: Mapping[int, DropoutStream] = {}
 
@@ -34,14 +35,14 @@ class Bank(Protocol):
         sites: tuple[Site, ...],
         weights: Linear,
         x: Tensor,
-        rows: Sequence[tuple[int, int, int]],
+        rows: AdapterRows,
         dropout: Mapping[int, DropoutStream],
     ) -> Tensor:
         """``x`` ``[rows, in]`` through a frozen layer with the updates of its rows' adapters, ``[rows, out]``.
 
         Args:
             sites: which outputs stand side by side in ``weights``.
-            rows: (adapter, first, last) rows of ``x``, half-open, in order and without gaps.
+            rows: whose each row of ``x`` is.
             dropout: adapter -> its masks, while training.
         """
 
@@ -63,10 +64,24 @@ def classify(bank: Bank, batch: Batch, dropout: Mapping[int, DropoutStream] = NO
     shared = list(itertools.takewhile(lambda layer: layer.path in bank.base.head, layers))
     for layer in shared:
         pooled = _head_layer(pooled, HeadWeights(bank.base.head[layer.path], layer.activation))
+    return _own_heads(bank, pooled, batch, len(shared))
+
+
+def _own_heads(bank: Bank, pooled: Tensor, batch: Batch, first: int) -> list[Tensor]:
+    """What the head layers from ``first`` on make of each segment; heads of the same shape in batched products."""
+    heads = [bank.head(segment.adapter)[first:] for segment in batch.segments]
+    kinds = {tuple(layer.linear.weight.shape for layer in head) for head in heads}
+    counts = [segment.last_row - segment.first_row for segment in batch.segments]
+    if len(heads) > 1 and len(kinds) == 1 and len(set(counts)) == 1:
+        state = pooled.view(len(heads), counts[0], -1)
+        for layers in zip(*heads, strict=True):
+            weight = torch.stack([layer.linear.weight for layer in layers])
+            bias = torch.stack([layer.linear.bias for layer in layers])
+            state = _activate(torch.baddbmm(bias[:, None], state, weight.mT), layers[0].activation)
+        return list(state.unbind())
     logits = []
-    for segment in batch.segments:
-        state = pooled[segment.first_row : segment.last_row]
-        for weights in bank.head(segment.adapter)[len(shared) :]:
+    for head, state in zip(heads, pooled.split(counts), strict=True):
+        for weights in head:
             state = _head_layer(state, weights)
         logits.append(state)
     return logits
@@ -131,7 +146,7 @@ class _EncoderPass:
         return self._after_attention(index, base.layers[index], context, first, self.texts)
 
     def _after_attention(
-        self, index: int, weights: LayerWeights, context: Tensor, x: Tensor, rows: list[tuple[int, int, int]]
+        self, index: int, weights: LayerWeights, context: Tensor, x: Tensor, rows: AdapterRows
     ) -> Tensor:
         eps = self.architecture.norm_eps
         attended = self._linear(
@@ -148,7 +163,7 @@ class _EncoderPass:
         sites: tuple[Site, ...],
         weights: Linear,
         x: Tensor,
-        rows: list[tuple[int, int, int]],
+        rows: AdapterRows,
     ) -> Tensor:
         return self.bank.linear(layer, group, sites, weights, x, rows, self.dropout)
 

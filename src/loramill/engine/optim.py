@@ -1,12 +1,14 @@
-"""AdamW over one adapter's flat values, and the learning rate of a step.
+"""AdamW over the flat values of adapters, and the learning rate of a step.
 
-A dozen vector operations on one buffer replace a loop over hundreds of small tensors. ``torch.optim`` would cost more
-than a second of imports before the first step; a test holds this against it.
+A dozen vector operations on one buffer replace a loop over hundreds of small tensors; several adapters take their steps
+in the same dozen calls. ``torch.optim`` would cost more than a second of imports before the first step; a test holds
+this against it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -26,42 +28,11 @@ class AdamW:
     """
 
     def __init__(self, adapter: Adapter, *, weight_decay: float, max_grad_norm: float) -> None:
-        self._adapter = adapter
-        self._weight_decay, self._max_grad_norm = weight_decay, max_grad_norm
+        self.adapter = adapter
+        self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
         self.mean = torch.zeros_like(adapter.values)
         self.square = torch.zeros_like(adapter.values)
         self.steps = 0
-
-    def step(self, rate: float) -> float:
-        """Update the values from the gradient and clear it.
-
-        Returns:
-            The gradient's norm before clipping; nothing is updated when it is not finite.
-        """
-        grads = self._adapter.grads
-        norm = float(torch.linalg.vector_norm(grads))
-        if math.isfinite(norm):
-            if self._max_grad_norm and norm > self._max_grad_norm:
-                grads.mul_(self._max_grad_norm / (norm + 1e-6))
-            self._update(rate)
-        grads.zero_()
-        return norm
-
-    def _update(self, rate: float) -> None:
-        self.steps += 1
-        grads, (beta1, beta2) = self._adapter.grads, BETAS
-        self.mean.lerp_(grads, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
-        deviation = self.square.sqrt().div_(math.sqrt(1 - beta2**self.steps)).add_(EPSILON)
-        for part in self._adapter.ranges:
-            values, own_rate = self._adapter.values[part.first : part.last], rate * part.rate_ratio
-            if part.decays and self._weight_decay:
-                values.mul_(1 - own_rate * self._weight_decay)
-            values.addcdiv_(
-                self.mean[part.first : part.last],
-                deviation[part.first : part.last],
-                value=-own_rate / (1 - beta1**self.steps),
-            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs to go on bit by bit."""
@@ -71,6 +42,58 @@ class AdamW:
         self.mean.copy_(state["mean"])
         self.square.copy_(state["square"])
         self.steps = int(state["steps"])
+
+
+def update(optimizers: Sequence[AdamW], rates: Sequence[float]) -> list[float]:
+    """One step of each optimizer at its rate: updates the adapters' values from their gradients, and clears those.
+
+    Returns:
+        The gradients' norms before clipping; an adapter whose norm is not finite keeps its values.
+    """
+    norms = torch.stack(torch._foreach_norm([optimizer.adapter.grads for optimizer in optimizers])).tolist()
+    known = list(zip(optimizers, rates, norms, strict=True))
+    if finite := [(optimizer, rate, norm) for optimizer, rate, norm in known if math.isfinite(norm)]:
+        chosen = [optimizer for optimizer, _, _ in finite]
+        _clip(chosen, [norm for _, _, norm in finite])
+        _follow(chosen, [rate for _, rate, _ in finite])
+    torch._foreach_zero_([optimizer.adapter.grads for optimizer in optimizers])
+    return norms
+
+
+def _clip(optimizers: Sequence[AdamW], norms: Sequence[float]) -> None:
+    long = [
+        (optimizer.adapter.grads, optimizer.max_grad_norm / (norm + 1e-6))
+        for optimizer, norm in zip(optimizers, norms, strict=True)
+        if optimizer.max_grad_norm and norm > optimizer.max_grad_norm
+    ]
+    if long:
+        torch._foreach_mul_([grads for grads, _ in long], [factor for _, factor in long])
+
+
+def _follow(optimizers: Sequence[AdamW], rates: Sequence[float]) -> None:
+    """Move the moments, and the values along them."""
+    beta1, beta2 = BETAS
+    grads, squares = ([o.adapter.grads for o in optimizers], [o.square for o in optimizers])
+    torch._foreach_lerp_([o.mean for o in optimizers], grads, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+    deviations = torch._foreach_sqrt(squares)
+    for optimizer in optimizers:
+        optimizer.steps += 1
+    torch._foreach_div_(deviations, [math.sqrt(1 - beta2**optimizer.steps) for optimizer in optimizers])
+    torch._foreach_add_(deviations, EPSILON)
+    values, means, parts, pace, decay = [], [], [], [], []
+    for optimizer, rate, deviation in zip(optimizers, rates, deviations, strict=True):
+        for part in optimizer.adapter.ranges:
+            own_rate = rate * part.rate_ratio
+            values.append(optimizer.adapter.values[part.first : part.last])
+            means.append(optimizer.mean[part.first : part.last])
+            parts.append(deviation[part.first : part.last])
+            pace.append(-own_rate / (1 - beta1**optimizer.steps))
+            decay.append(1 - own_rate * optimizer.weight_decay if part.decays else 1.0)
+    if any(factor != 1 for factor in decay):
+        torch._foreach_mul_(values, decay)
+    torch._foreach_addcdiv_(values, means, parts, pace)
 
 
 def learning_rate(

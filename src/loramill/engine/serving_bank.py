@@ -20,6 +20,7 @@ from loramill.engine.base import FrozenBase, LayerWeights
 from loramill.engine.dropout import DropoutStream
 from loramill.engine.families import Site
 from loramill.engine.linear import Linear
+from loramill.engine.packed_updates import AdapterRows
 
 CHUNK_ROWS = 32
 """Rows of a batched product: few enough that padding is small, enough that adapters do not come one row at a time."""
@@ -103,7 +104,7 @@ class ServingBank:
         sites: tuple[Site, ...],
         weights: Linear,
         x: Tensor,
-        rows: Sequence[tuple[int, int, int]],
+        rows: AdapterRows,
         dropout: Mapping[int, DropoutStream],
     ) -> Tensor:
         """See ``forward.Bank``; nothing is dropped."""
@@ -134,9 +135,9 @@ class ServingBank:
         """See ``forward.Bank``."""
         return list(self.adapters[adapter].head)
 
-    def _chunks_of(self, rows: Sequence[tuple[int, int, int]], device: torch.device) -> _Chunks:
+    def _chunks_of(self, rows: AdapterRows, device: torch.device) -> _Chunks:
         """The chunks of these rows; a pass asks for the same two in every layer: all tokens, and first tokens."""
-        count = rows[-1][2]
+        count = rows.spans[-1][2]
         if count not in self._chunks:
             self._chunks[count] = _cut(rows, device)
         return self._chunks[count]
@@ -194,12 +195,12 @@ class _Chunks:
     back: Tensor
 
 
-def _cut(rows: Sequence[tuple[int, int, int]], device: torch.device) -> _Chunks:
+def _cut(rows: AdapterRows, device: torch.device) -> _Chunks:
     """Chunks for rows of several adapters; few different numbers of chunks, and of rows in one, come out of it."""
-    size = min(CHUNK_ROWS, 1 << (max(last - first for _, first, last in rows) - 1).bit_length())
+    size = min(CHUNK_ROWS, 1 << (max(last - first for _, first, last in rows.spans) - 1).bit_length())
     owner: list[int] = []
     gather, back = [], []
-    for adapter, first, last in rows:
+    for adapter, first, last in rows.spans:
         for start in range(first, last, size):
             places = start + np.arange(size)
             back.append(len(owner) * size + np.arange(min(size, last - start)))

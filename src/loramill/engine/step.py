@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens, build_batch
+from loramill.engine.base import FrozenBase
+from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens
 from loramill.engine.dropout import DropoutSeed, DropoutStream
 from loramill.engine.forward import classify
 from loramill.engine.lanes import LANE_TOKENS, lane_count, run_in_lanes
 from loramill.engine.losses import ProblemType, row_losses
 
-PACKED_TOKENS = 16_384
+PACKED_TOKENS = 32_768
 """Tokens of a training pass that micro-batches of several adapters share, where the device wants large passes."""
 
 PASSES_FOR_A_LANE = 4
@@ -28,6 +29,9 @@ ATTENTION_LENGTH = 384
 
 PREDICTION_TOKENS = 4096
 """Tokens of one forward pass without gradients: large enough for the GEMM roof, small enough for a laptop."""
+
+WIDE_PREDICTION_TOKENS = 32_768
+"""The same where a pass costs its calls first."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,7 @@ def accumulate_gradients(
     for pieces, (results, gradients) in zip(passes, _in_lanes(bank, passes, lanes), strict=True):
         for piece, result in zip(pieces, results, strict=True):
             totals[piece.work] = totals[piece.work].plus(result)
-        for total, gradient in gradients:
-            total.add_(gradient)
+        torch._foreach_add_([total for total, _ in gradients], [gradient for _, gradient in gradients])
     return totals
 
 
@@ -175,43 +178,49 @@ _Gradients = tuple[list[StepResult], list[tuple[Tensor, Tensor]]]
 
 def _gradients(bank: AdapterBank, pieces: Sequence[_Piece]) -> _Gradients:
     parts = [(piece.item.adapter, piece.item.source.rows, piece.chosen) for piece in pieces]
-    batch = build_batch(parts, device=bank.base.device, multiple=bank.base.row_multiple)
+    batch = bank.base.batch_of(parts)
     dropout = {
         piece.item.adapter: DropoutStream(piece.item.dropout, piece.number, bank.base.device)
         for piece in pieces
         if piece.item.dropout
     }
-    losses = [_loss(logits, piece) for logits, piece in zip(classify(bank, batch, dropout), pieces, strict=True)]
+    losses = _losses(classify(bank, batch, dropout), pieces)
     parameters = [parameter for piece in pieces for parameter in bank.adapters[piece.item.adapter].parameters]
-    gradients = torch.autograd.grad(torch.stack(losses).sum(), parameters)
+    gradients = torch.autograd.grad(losses.sum(), parameters)
     padding = batch.padded_tokens / batch.tokens
     results = [
-        StepResult(float(loss.detach()), len(piece.chosen), piece.tokens, round(piece.tokens * padding))
-        for loss, piece in zip(losses, pieces, strict=True)
+        StepResult(loss, len(piece.chosen), piece.tokens, round(piece.tokens * padding))
+        for loss, piece in zip(losses.tolist(), pieces, strict=True)
     ]
     totals = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return results, list(zip(totals, gradients, strict=True))
 
 
-def _loss(logits: Tensor, piece: _Piece) -> Tensor:
-    """The piece's share of its batch's mean loss."""
-    source = piece.item.source
-    labels = source.labels[torch.from_numpy(piece.chosen)].to(logits.device)
-    return row_losses(logits, labels, source.problem_type).sum() / len(piece.item.chosen)
+def _losses(logits: Sequence[Tensor], pieces: Sequence[_Piece]) -> Tensor:
+    """Each piece's share of its batch's mean loss, ``[pieces]``; alike problems are computed together."""
+    kinds = {(found.shape[1:], piece.item.source.problem_type) for found, piece in zip(logits, pieces, strict=True)}
+    if len(kinds) > 1:
+        return torch.cat([_losses([found], [piece]) for found, piece in zip(logits, pieces, strict=True)])
+    labels = torch.cat([piece.item.source.labels[torch.from_numpy(piece.chosen)] for piece in pieces])
+    device = logits[0].device
+    losses = row_losses(torch.cat(list(logits)), labels.to(device), pieces[0].item.source.problem_type)
+    shares = torch.block_diag(
+        *[torch.full((1, len(piece.chosen)), 1 / len(piece.item.chosen), dtype=losses.dtype) for piece in pieces]
+    )
+    return torch.mv(shares.to(device), losses)
 
 
-def predict_logits(
-    bank: AdapterBank, adapter: int, rows: TokenRows, *, token_budget: int = PREDICTION_TOKENS
-) -> Tensor:
+def predict_logits(bank: AdapterBank, adapter: int, rows: TokenRows, *, token_budget: int | None = None) -> Tensor:
     """Logits of every row in order, ``[rows, labels]`` float32 on the CPU; batches hold similar lengths.
 
     Args:
-        token_budget: tokens in memory at a time, unless a single row has more.
+        token_budget: tokens in memory at a time, unless a single row has more; by default what the device likes.
     """
+    budget = token_budget or prediction_tokens(bank.base)
     labels = bank.adapters[adapter].spec.labels
     result = torch.empty(len(rows), labels, dtype=torch.promote_types(bank.base.dtype, torch.float32))
     lanes = lane_count() if bank.base.device.type == "cpu" and bank.base.reentrant else 1
-    batches = batches_of_tokens(rows.lengths, max(1, token_budget // lanes))
+    batches = batches_of_tokens(rows.lengths, max(1, budget // lanes))
     for first in range(0, len(batches), lanes):
         together = batches[first : first + lanes]
         found = run_in_lanes([partial(_predict, bank, adapter, rows, chosen) for chosen in together])
@@ -220,8 +229,13 @@ def predict_logits(
     return result
 
 
+def prediction_tokens(base: FrozenBase) -> int:
+    """Tokens of a forward pass without gradients that the base's device likes."""
+    return PREDICTION_TOKENS if base.device.type == "cpu" else WIDE_PREDICTION_TOKENS
+
+
 @torch.inference_mode()
 def _predict(bank: AdapterBank, adapter: int, rows: TokenRows, chosen: IntArray) -> Tensor:
-    batch = build_batch([(adapter, rows, chosen)], device=bank.base.device, multiple=bank.base.row_multiple)
+    batch = bank.base.batch_of([(adapter, rows, chosen)])
     (logits,) = classify(bank, batch)
     return logits.cpu()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.batching import IntArray, TokenRows, build_batch
+from loramill.engine.batching import IntArray, TokenRows
 from loramill.engine.forward import Bank, classify
 from loramill.engine.module_base import ModuleAdapter
 from loramill.engine.serving_bank import PackedAdapter, ServingBank, merge_adapter
@@ -76,7 +76,7 @@ class BaseRunner:
             of_model.setdefault(text.model, []).append(index)
         chosen = [rows.sorted_by_length(np.asarray(indices)) for indices in of_model.values()]
         parts = [(position, rows, part) for position, part in enumerate(chosen)]
-        batch = build_batch(parts, device=self.base.frozen.device, multiple=self.base.frozen.row_multiple)
+        batch = self.base.frozen.batch_of(parts)
         found: list[Logits] = [NO_LOGITS] * len(texts)
         with self._alone_in_base:
             answers = classify(self._bank(list(of_model)), batch)

@@ -10,8 +10,8 @@ import torch
 from loramill.engine.bank import Adapter
 from loramill.sweeps.entry import Entry
 
-TENSORS_A_TRIAL = 4
-"""Values, gradients, and two moments of AdamW, all of the size of the adapter."""
+TENSORS_A_TRIAL = 5
+"""Values, gradients, two moments of AdamW and what it divides by, all of the size of the adapter."""
 SHARE_FOR_TRIALS = 0.5
 """Of the memory that is free once the base is loaded; activations, evaluations and other programs get the rest."""
 

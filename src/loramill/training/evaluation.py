@@ -16,7 +16,7 @@ from loramill.arrays import from_numpy, strings
 from loramill.data.prepare import LabelledRows
 from loramill.engine.bank import AdapterBank
 from loramill.engine.losses import ProblemType, probabilities, row_losses
-from loramill.engine.step import PREDICTION_TOKENS, LabelledTokens, predict_logits
+from loramill.engine.step import LabelledTokens, predict_logits, prediction_tokens
 from loramill.errors import ConfigError, NonFiniteLossError, Problem
 from loramill.files import named_storage_errors
 from loramill.training.device import is_out_of_memory, named_memory_errors
@@ -89,12 +89,12 @@ def _predict(bank: AdapterBank, adapter: int, data: LabelledTokens) -> Tensor:
     """Logits of all rows; out of memory, the batches are halved."""
     for tries in range(MEMORY_TRIES):
         try:
-            return predict_logits(bank, adapter, data.rows, token_budget=PREDICTION_TOKENS >> tries)
+            return predict_logits(bank, adapter, data.rows, token_budget=prediction_tokens(bank.base) >> tries)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
     with named_memory_errors("evaluating"):
-        return predict_logits(bank, adapter, data.rows, token_budget=PREDICTION_TOKENS >> MEMORY_TRIES)
+        return predict_logits(bank, adapter, data.rows, token_budget=prediction_tokens(bank.base) >> MEMORY_TRIES)
 
 
 def best_metric_value(metrics: dict[str, Any], name: str) -> float:

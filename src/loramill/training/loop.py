@@ -15,7 +15,7 @@ from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager
 from loramill.training.device import is_out_of_memory
 from loramill.training.evaluation import Evaluation, evaluate
 from loramill.training.training_state import save_state
-from loramill.training.trial import Trial
+from loramill.training.trial import Trial, learn
 
 MEMORY_TRIES = 5
 SAVE_INTERVAL_SECONDS = 60.0
@@ -91,9 +91,10 @@ def train_trials(
             return reason
         started = time.perf_counter()
         results = _take_step(bank, active, packed_tokens)
-        for run, result in zip(active, results, strict=True):
+        norms = learn([run.trial for run in active], results)
+        for run, result, norm in zip(active, results, norms, strict=True):
             with _noted_failures(run, isolate):
-                _learn(bank, run, result)
+                _note(bank, run, result, norm)
         share = (time.perf_counter() - started) / len(active)
         for run, result in zip(active, results, strict=True):
             run.trial.progress.seconds += share
@@ -165,9 +166,9 @@ def _try_step(
         return error
 
 
-def _learn(bank: AdapterBank, run: TrialRun, result: StepResult) -> None:
+def _note(bank: AdapterBank, run: TrialRun, result: StepResult, norm: float) -> None:
     try:
-        run.trial.learn(result)
+        run.trial.note(result, norm)
     except NonFiniteLossError:
         if run.checkpoints.last is None and run.trial.progress.step:
             save_checkpoint(bank, run, metric=None)

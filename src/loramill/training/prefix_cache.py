@@ -19,7 +19,7 @@ from torch import Tensor
 
 from loramill.engine.bank import AdapterBank, AdapterSpec
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import PrefixStates, TokenRows, batches_of_tokens, build_batch
+from loramill.engine.batching import PrefixStates, TokenRows, batches_of_tokens
 from loramill.engine.forward import states_before
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.step import PREDICTION_TOKENS, LabelledTokens
@@ -73,7 +73,7 @@ def compute_prefix(bank: AdapterBank, rows: TokenRows, layer: int, folder: Path)
         return None
     with torch.inference_mode():
         for chosen in batches_of_tokens(rows.lengths, PREDICTION_TOKENS):
-            batch = build_batch([(0, rows, chosen)], device=base.device, multiple=base.row_multiple)
+            batch = base.batch_of([(0, rows, chosen)])
             lengths = rows.lengths[chosen]
             before = np.cumsum(lengths) - lengths
             places = np.arange(batch.tokens) + np.repeat(rows.starts[:-1][chosen] - before, lengths)

@@ -6,7 +6,7 @@ A run has one trial, a sweep has many; the loop asks each the same questions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from loramill.config.schema import ExperimentConfig, TrainingConfig
 from loramill.engine.bank import Adapter
 from loramill.engine.batching import IntArray
 from loramill.engine.dropout import DropoutSeed
-from loramill.engine.optim import AdamW, learning_rate
+from loramill.engine.optim import AdamW, learning_rate, update
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
 from loramill.errors import NonFiniteLossError
 from loramill.monitor.resources import ResourceSample
@@ -24,6 +24,18 @@ from loramill.training.evaluation import best_metric_value, choosing_metric, mea
 from loramill.training.processes import ALONE, Processes
 
 EventSink = Callable[[dict[str, Any]], None]
+
+
+def learn(trials: Sequence[Trial], results: Sequence[StepResult]) -> list[float]:
+    """Update the adapters from the gradients of their step, all at once.
+
+    Returns:
+        The gradients' norms before clipping; NaN, and values as before, for a trial whose loss is not finite.
+    """
+    finite = [trial for trial, result in zip(trials, results, strict=True) if math.isfinite(result.loss)]
+    norms = update([trial.optimizer for trial in finite], [trial.rate() for trial in finite]) if finite else []
+    known = dict(zip(finite, norms, strict=True))
+    return [known.get(trial, math.nan) for trial in trials]
 
 
 def resource_events(emit: EventSink) -> Callable[[ResourceSample], None]:
@@ -132,17 +144,18 @@ class Trial:
         """Turn the gradient and the result of this process's share into those of the whole step."""
         return self.processes.combine(self.adapter, own, len(self._rows_of(self.progress.step)))
 
-    def learn(self, result: StepResult) -> None:
-        """Update the adapter from its gradient.
+    def note(self, result: StepResult, norm: float) -> None:
+        """Count a step that was taken.
+
+        Args:
+            norm: of the gradient before clipping; not finite if the step could not be taken.
 
         Raises:
             NonFiniteLossError: the loss or the gradient is not finite; the values are those before the step.
         """
-        rate = self._rate()
-        finite_loss = math.isfinite(result.loss)
-        norm = self.optimizer.step(rate) if finite_loss else math.nan
+        rate = self.rate()
         if not math.isfinite(norm):
-            what = "gradient" if finite_loss else "loss"
+            what = "gradient" if math.isfinite(result.loss) else "loss"
             raise NonFiniteLossError(
                 f"The {what} of step {self.progress.step + 1} is not finite.",
                 fix="Lower training.learning_rate, set training.bf16=false, or look at the data; "
@@ -224,7 +237,8 @@ class Trial:
             self._order = (epoch, order)
         return self._order[1][place * self.plan.batch_size : (place + 1) * self.plan.batch_size]
 
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """The learning rate of the next step."""
         training = self.config.training
         return learning_rate(
             self.progress.step,
