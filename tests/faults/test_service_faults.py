@@ -1,125 +1,56 @@
-"""Anything of the service is killed while real jobs train: none is lost, and none ends twice."""
+"""Anything of the service is killed while real jobs train: none is lost, and none ends twice.
+
+Each test has a short form, which is one of the default tests, and a whole one for ``make test-faults``.
+"""
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
+import redis
 from sqlalchemy import func, select
 
-from loramill.client import ApiError, Client
+import service_cluster
+from loramill.client import ApiError, Client, Task
+from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import UnavailableError
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.models import FINISHED, Experiment, Status
-from loramill.experiments.store import ExperimentStore
+from loramill.experiments.models import Experiment, Status
 from loramill.jobs.control import request_cancel
 from loramill.jobs.submit import submit_training
 from loramill.settings import Settings
 from loramill.tasks.broker import EmbeddedBroker
 from loramill.tasks.celery_app import Publisher, create_celery
-from small_models import save_small_model
-from small_runs import small_config, write_rows
+from service_cluster import Cluster, check_went_on_from_last_checkpoint, describe, read, wait_until_all_ended
+from small_runs import small_config
 
-JOBS = int(os.environ.get("LORAMILL_FAULT_JOBS", "3"))
-KILLS = int(os.environ.get("LORAMILL_FAULT_KILLS", "9"))
-SECONDS = 20 * 60
-CANCELS = int(os.environ.get("LORAMILL_FAULT_CANCELS", "6"))
-WORKERS = 2
-ADMIN, PASSWORD = "root", "correct horse battery"
-LOOK_AGAIN_SECONDS = 0.5
+RecordProperty = Callable[[str, Any], None]
 
+EPOCHS, STEPS_OF_AN_EPOCH, SAVE_STEPS = 60, 6, 40
+CANCEL_SECONDS = 10.0
+COME_BACK_SECONDS = 12.0
+"""The reaper sends a waiting job again after ten."""
 
-class Cluster:
-    """Workers, and an API if there is to be one, that are replaced when they die, and blows against them."""
+SETBACKS = 4
+"""Of one job, without a checkpoint in between: then blows rest, since twenty in a row are rightly a failure."""
 
-    def __init__(self, broker: EmbeddedBroker, api_port: int) -> None:
-        self.broker = broker
-        self.api_url = f"http://127.0.0.1:{api_port}"
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.api: subprocess.Popen[bytes] | None = None
-        self.blows: list[str] = []
-
-    def keep_up(self) -> None:
-        self.workers = [worker for worker in self.workers if worker.poll() is None]
-        while len(self.workers) < WORKERS:
-            self.workers.append(start("worker"))
-
-    def keep_api_up(self) -> None:
-        if self.api is None or self.api.poll() is not None:
-            self.api = start("api")
-
-    def strike(self, dice: random.Random) -> None:
-        kind = dice.choices(["worker", "child", "api", "server", "forget"], [4, 4, 2, 1, 1])[0]
-        if kind == "api":
-            if self.api is not None:
-                self._kill(self.api.pid, kind)
-        elif kind == "child":
-            self._kill_child(dice)
-        elif kind == "worker":
-            self._kill(dice.choice(self.workers).pid, kind)
-        elif kind == "server":
-            pid = self.broker.server_pid()
-            if pid is not None:
-                self._kill(pid, kind)
-        else:
-            self.broker.client.flushall()
-            self.blows.append(kind)
-
-    def _kill_child(self, dice: random.Random) -> None:
-        children = [child for worker in self.workers for child in _children(worker.pid)]
-        if children:
-            self._kill(dice.choice(children).pid, "child")
-
-    def _kill(self, pid: int, kind: str) -> None:
-        os.kill(pid, signal.SIGKILL)
-        self.blows.append(kind)
-
-    def end(self) -> None:
-        ours = [*self.workers, *([self.api] if self.api else [])]
-        for process in ours:
-            process.terminate()
-        for process in ours:
-            process.wait(30)
-
-
-def start(command: str) -> subprocess.Popen[bytes]:
-    loramill = [sys.executable, "-c", "from loramill.cli.main import main; main()"]
-    return subprocess.Popen([*loramill, command], start_new_session=True)
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children()
-    except psutil.NoSuchProcess:
-        return []
+WHOLE_KILLS = pytest.param(50, 200, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(20 * 60)])
+WHOLE_RESTARTS = pytest.param(8, 20, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(10 * 60)])
+WHOLE_CANCELS = pytest.param(100, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(15 * 60)])
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for field in Settings.model_fields.values():
-        monkeypatch.delenv(str(field.alias), raising=False)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    environment = {"LORAMILL_HOME": str(tmp_path), "API_PORT": str(port)}
-    for name, value in {**environment, "LORAMILL_ADMIN_USER": ADMIN, "LORAMILL_ADMIN_PASSWORD": PASSWORD}.items():
-        monkeypatch.setenv(name, value)
-    save_small_model("bert", tmp_path / "model")
-    write_rows(tmp_path / "rows")
-    return Settings.load()
+    return service_cluster.prepare_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -139,92 +70,155 @@ def cluster(settings: Settings) -> Iterator[Cluster]:
         cluster.end()
 
 
-@pytest.mark.faults
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 60)
-def test_every_job_ends_once_whatever_is_killed(settings: Settings, database: Database, cluster: Cluster) -> None:
-    jobs: list[str] = []
-    submitting = threading.Thread(target=submit_all, args=(settings, cluster, jobs), daemon=True)
+@pytest.mark.parametrize(("jobs", "kills"), [pytest.param(3, 6, id="short"), WHOLE_KILLS])
+def test_every_job_ends_once_whatever_is_killed(
+    jobs: int,
+    kills: int,
+    settings: Settings,
+    database: Database,
+    cluster: Cluster,
+    record_testsuite_property: RecordProperty,
+) -> None:
+    accepted: list[str] = []
+    submitting = threading.Thread(target=submit_all, args=(settings, cluster, accepted, jobs, kills), daemon=True)
     submitting.start()
     dice = random.Random(11)
-    until = time.monotonic() + SECONDS
-    while True:
-        cluster.keep_up()
-        cluster.keep_api_up()
-        time.sleep(dice.uniform(1.0, 6.0))
-        rows = read(database, [*jobs])
-        if not submitting.is_alive() and all(row.status in FINISHED for row in rows):
-            break
-        assert time.monotonic() < until, [(row.status, row.attempt) for row in rows]
-        if len(cluster.blows) < KILLS and any(row.status == Status.PROGRESS for row in rows):
+    while submitting.is_alive() or cluster.kills.total() < kills:
+        cluster.keep_up(api=True)
+        time.sleep(dice.uniform(0.5, 4.0))
+        rows = read(database, [*accepted])
+        assert Status.FAILURE not in {row.status for row in rows}, describe(rows)
+        if rows and cluster.kills.total() < kills and max(row.setbacks for row in rows) < SETBACKS:
             cluster.strike(dice)
-    assert len(cluster.blows) >= min(KILLS, JOBS), "some blows fell, otherwise this showed nothing"
-    assert len(set(jobs)) == JOBS == count(database), "each acknowledged once, and no other was recorded"
-    assert [(row.status, row.error_message) for row in rows] == [(Status.SUCCESS, None)] * JOBS
-    assert sum(row.attempt for row in rows) > JOBS
-    for job in jobs:
+    cluster.keep_up(api=True)
+    rows = wait_until_all_ended(database, accepted, seconds=180)
+    folders = [ExperimentFolder.open(settings.results_folder, job) for job in accepted]
+    resumed = sum(check_went_on_from_last_checkpoint(folder) for folder in folders)
+    record_testsuite_property("killed", dict(cluster.kills))
+    record_testsuite_property("attempts", sum(row.attempt for row in rows))
+    record_testsuite_property("resumed from a checkpoint", resumed)
+    assert len(set(accepted)) == jobs == count(database), "each acknowledged once, and no other was recorded"
+    assert {row.status for row in rows} == {Status.SUCCESS}, describe(rows)
+    for folder in folders:
+        check_ended_once(folder)
+    assert resumed > 0, "nobody had to go on, so this showed nothing"
+
+
+def submit_all(settings: Settings, cluster: Cluster, accepted: list[str], jobs: int, kills: int) -> None:
+    """Submit through the API, one more job for every few blows; a call that got no answer is repeated."""
+    config = short_run(settings).model_dump(mode="json")
+    publish = Publisher(create_celery(cluster.broker)).publish
+    with Client(cluster.api_url, timeout=10) as client:
+        service_cluster.insist(lambda: client.sign_in(service_cluster.ADMIN, service_cluster.PASSWORD), is_outage)
+        for number in range(jobs):
+            while cluster.kills.total() < number * kills // jobs - 2:
+                time.sleep(0.1)
+            key = f"job-{number}"
+            task = service_cluster.insist(lambda key=key: client.train(config, idempotency_key=key), is_outage)
+            accepted.append(cast("Task", task).experiment_id)
+            for _ in range(2):  # every message comes three times
+                publish(accepted[-1])
+
+
+def is_outage(error: Exception) -> bool:
+    return isinstance(error, UnavailableError) or (isinstance(error, ApiError) and error.status >= 500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "restarts"), [pytest.param(3, 3, id="short"), WHOLE_RESTARTS])
+def test_a_queue_that_dies_and_forgets_loses_no_job_and_repeats_none(
+    jobs: int, restarts: int, settings: Settings, database: Database, cluster: Cluster
+) -> None:
+    publish = Publisher(create_celery(cluster.broker)).publish
+
+    def publish_three_times(job: str) -> None:
+        for _ in range(3):
+            publish(job)
+
+    config = short_run(settings)
+    cluster.wait_for_workers()
+    dice = random.Random(12)
+    accepted: list[str] = []
+    for restart in range(restarts):
+        while len(accepted) < jobs * (restart + 1) // restarts:
+            accepted.append(
+                submit_training(config, settings=settings, database=database, enqueue=publish_three_times).id
+            )
+        time.sleep(dice.uniform(0.5, 4.0))
+        if restart == restarts // 2:
+            service_cluster.insist(cluster.broker.client.flushall, lambda error: isinstance(error, redis.RedisError))
+        cluster.kill(server_of(cluster.broker), "queue")
+    rows = wait_until_all_ended(database, accepted, seconds=240)
+    assert cluster.kills["queue"] == restarts
+    assert [(row.status, row.attempt) for row in rows] == [(Status.SUCCESS, 1)] * jobs, describe(rows)
+    assert all(worker.poll() is None for worker in cluster.workers), "a worker outlives its queue"
+    for job in accepted:
         check_ended_once(ExperimentFolder.open(settings.results_folder, job))
 
 
-@pytest.mark.faults
-@pytest.mark.slow
-@pytest.mark.timeout(SECONDS)
-def test_a_cancel_at_any_moment_ends_a_job_for_good(settings: Settings, database: Database, cluster: Cluster) -> None:
-    publish = Publisher(create_celery(cluster.broker)).publish
-    cluster.keep_up()
-    changes = {"training.num_train_epochs": 100_000, "training.save_steps": 50}
-    config = small_config(settings.home / "model", settings.home / "rows", **changes)
+def server_of(broker: EmbeddedBroker, seconds: float = 15.0) -> int:
+    """Process of the queue's server, which a worker has started again by then."""
+    until = time.monotonic() + seconds
+    while (pid := broker.server_pid()) is None or not psutil.pid_exists(pid):
+        assert time.monotonic() < until, "nobody started the queue's server again"
+        time.sleep(0.05)
+    return pid
 
-    def cancel_one(number: int) -> str:
-        dice = random.Random(number)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cancels", [pytest.param(6, id="short"), WHOLE_CANCELS])
+def test_a_cancel_at_any_moment_ends_a_job_for_good(
+    cancels: int, settings: Settings, database: Database, cluster: Cluster, record_testsuite_property: RecordProperty
+) -> None:
+    publish = Publisher(create_celery(cluster.broker)).publish
+    cluster.wait_for_workers()
+    config = short_run(settings, epochs=10_000)
+
+    def cancel_one(number: int) -> tuple[str, float]:
         job = submit_training(config, settings=settings, database=database, enqueue=publish).id
-        time.sleep(dice.uniform(0.0, 5.0))
+        time.sleep(random.Random(number).uniform(0.0, 8.0))
         asked = time.monotonic()
         with database.transaction() as session:
             request_cancel(session, job)
-        while read(database, [job])[0].status not in FINISHED:
-            assert time.monotonic() - asked <= 10, job
-            time.sleep(0.1)
-        return job
+        wait_until_all_ended(database, [job], seconds=30)
+        return job, time.monotonic() - asked
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [*pool.map(cancel_one, range(CANCELS))]
-    time.sleep(5)  # what is going to come back has come back
-    assert {row.status for row in read(database, jobs)} == {Status.REVOKED}
-    assert not [child for worker in cluster.workers for child in _children(worker.pid) if is_at_work(child)]
-
-
-def is_at_work(child: psutil.Process) -> bool:
-    """Whether a child trains; one that waits for work has nearly no processor time once it has imported torch."""
-    before = sum(child.cpu_times()[:2])
-    time.sleep(1.0)
-    return sum(child.cpu_times()[:2]) - before > 0.3
+    with ThreadPoolExecutor(2 * len(cluster.workers)) as pool:  # more than can work: some are cancelled waiting
+        ended = [*pool.map(cancel_one, range(cancels))]
+    jobs = [job for job, _ in ended]
+    before = read(database, jobs)
+    record_testsuite_property("cancelled at work", sum(row.attempt for row in before))
+    record_testsuite_property("slowest end, s", max(seconds for _, seconds in ended))
+    assert {row.status for row in before} == {Status.REVOKED}, describe(before)
+    assert sum(row.attempt for row in before) > 0, "none was at work, so this showed nothing"
+    assert max(seconds for _, seconds in ended) <= CANCEL_SECONDS
+    time.sleep(COME_BACK_SECONDS)
+    assert describe(read(database, jobs)) == describe(before), "one came back"
+    assert not orphans(settings, cluster)
 
 
-def submit_all(settings: Settings, cluster: Cluster, jobs: list[str]) -> None:
-    """Submit every job through the API until it was acknowledged: a call that got no answer is repeated."""
-    changes = {"training.num_train_epochs": 300, "training.save_steps": 50}
-    config = small_config(settings.home / "model", settings.home / "rows", **changes).model_dump(mode="json")
-    publish = Publisher(create_celery(cluster.broker)).publish
-    with Client(cluster.api_url, timeout=10) as client:
-        insist(lambda: client.sign_in(ADMIN, PASSWORD))
-        for number in range(JOBS):
-            task = insist(lambda number=number: client.train(config, idempotency_key=f"job-{number}"))
-            jobs.append(task.experiment_id)
-            for _ in range(2):  # every message comes three times
-                publish(task.experiment_id)
-
-
-def insist(call: Callable[[], Any]) -> Any:
-    while True:
+def orphans(settings: Settings, cluster: Cluster) -> list[str]:
+    """Children that are no worker's, and those that hold files of a job."""
+    known = {child.pid for child in cluster.children()}
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
         try:
-            return call()
-        except UnavailableError:
-            time.sleep(LOOK_AGAIN_SECONDS)
-        except ApiError as error:
-            if error.status < 500:
-                raise
-            time.sleep(LOOK_AGAIN_SECONDS)
+            if "loramill.jobs.child" not in (process.info["cmdline"] or ()):
+                continue
+            if process.environ().get("LORAMILL_HOME") != str(settings.home.absolute()):
+                continue
+            files = [file.path for file in process.open_files() if str(settings.results_folder) in file.path]
+            if process.pid not in known or files:
+                found.append(f"{process.pid} {files}")
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def short_run(settings: Settings, epochs: int = EPOCHS) -> ExperimentConfig:
+    changes = {"training.num_train_epochs": epochs, "training.save_steps": SAVE_STEPS}
+    return small_config(settings.home / "model", settings.home / "rows", **changes)
 
 
 def count(database: Database) -> int:
@@ -232,16 +226,9 @@ def count(database: Database) -> int:
         return session.scalar(select(func.count()).select_from(Experiment)) or 0
 
 
-def read(database: Database, jobs: list[str]) -> list[Experiment]:
-    with database.reading() as session:
-        store = ExperimentStore(session)
-        return [store.get(job) for job in jobs]
-
-
 def check_ended_once(folder: ExperimentFolder) -> None:
     events = folder.read_events()
     successes = [event for event in events if event["type"] == "status" and event["status"] == "SUCCESS"]
     assert len(successes) == 1
-    last_steps = [event["step"] for event in events if event["type"] == "checkpoint"]
-    assert max(last_steps) == 300 * 96 // 16
+    assert max(event["step"] for event in events if event["type"] == "checkpoint") == EPOCHS * STEPS_OF_AN_EPOCH
     assert folder.final_model.is_dir()

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from loramill.settings import Settings
 from loramill.tasks.broker import EmbeddedBroker, RemoteBroker, open_broker
@@ -58,6 +60,18 @@ def test_messages_outlive_a_killed_server(broker: EmbeddedBroker) -> None:
         os.kill(pid, signal.SIGKILL)
         broker.ensure_running()
         assert broker.client.lrange("jobs", 0, -1) == [b"a"]
+
+
+def test_a_server_that_is_gone_is_noticed_at_once(broker: EmbeddedBroker) -> None:
+    with broker.in_use():
+        pid = broker.server_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+        before = time.monotonic()
+        with pytest.raises(redis.ConnectionError):
+            broker.client.ping()
+        assert time.monotonic() - before < 1.0, "nobody starts it again while its client waits"
 
 
 def test_a_server_whose_users_were_killed_is_used_again_and_ended(broker: EmbeddedBroker) -> None:

@@ -109,7 +109,7 @@ class Supervisor:
             with self.children.working(work) as child:
                 reason = self._watch(child, keeper)
                 if keeper.was_refused and self._ended_by(claimed):
-                    self._hear_out(child)
+                    reason = self._hear_out(child)
                 exit_code = child.end(patience=0.0 if reason == Ended.LOST else STOP_SECONDS)
         log.info("Attempt %d at %s ended: %s, exit code %s", claimed.attempt, claimed.experiment_id, reason, exit_code)
         self._settle(claimed, reason, exit_code)
@@ -130,11 +130,12 @@ class Supervisor:
             _wait(child, LOOK_SECONDS)
         return Ended.DRAINING if self._draining() else Ended.BY_ITSELF
 
-    def _hear_out(self, child: Child) -> None:
+    def _hear_out(self, child: Child) -> Ended:
         """A child that has recorded how the job ended writes its last event and its report."""
         until = time.monotonic() + LAST_WORDS_SECONDS
         while child.process.poll() is None and time.monotonic() < until:
             _wait(child, LOOK_SECONDS)
+        return Ended.BY_ITSELF
 
     def _outcome(self, claimed: Claim) -> str:
         """What the row says after an attempt: SUCCESS, FAILURE, REVOKED, or PENDING for another one."""
