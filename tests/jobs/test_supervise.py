@@ -39,7 +39,7 @@ IGNORES_SIGNALS = """
 import signal, subprocess, sys, time
 sys.stdin.readline()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", "{home}"], start_new_session=True)
 time.sleep(300)
 """
 
@@ -105,24 +105,25 @@ def test_cancelling_ends_the_whole_tree_within_ten_seconds(
     database: Database, home: Path,
 ) -> None:  # fmt: skip
     submit()
-    worker = threading.Thread(target=supervise(IGNORES_SIGNALS).do_next, args=("job",))
+    worker = threading.Thread(target=supervise(IGNORES_SIGNALS.format(home=home)).do_next, args=("job",))
     worker.start()
     until = time.monotonic() + 30
-    while len(sleepers()) < 2 and time.monotonic() < until:
+    while len(sleepers(home)) < 2 and time.monotonic() < until:
         time.sleep(0.1)
-    assert len(sleepers()) == 2
+    assert len(sleepers(home)) == 2
     started = time.monotonic()
     with database.transaction() as session:
         request_cancel(session, "job")
     worker.join(20)
     assert time.monotonic() - started <= 10
-    assert not sleepers()
+    assert not sleepers(home)
     assert row().status == Status.REVOKED
     assert statuses(home) == ["REVOKED"]
 
 
-def sleepers() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(300)" in " ".join(p.info["cmdline"] or [])]
+def sleepers(home: Path) -> list[psutil.Process]:
+    """What the child has started, and the child: its script names the same folder."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(home) in " ".join(p.info["cmdline"] or [])]
 
 
 TELLS_ITS_GPU = """
