@@ -7,12 +7,13 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 KILLED = -9
+PRELOADED = ["loramill.training.run", "loramill.cli.train", "loramill.jobs.execute", "alembic.command", "peft"]
 
 
 def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
     """Run a function of an importable module in a new process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["loramill.training.run"])
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=function, args=arguments)
     process.start()
     return process

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cli_runs import loramill, start_loramill, write_config
+from cli_runs import loramill, loramill_forked, start_loramill, write_config
 from loramill.database import Database
 from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
@@ -244,7 +244,7 @@ def test_every_failure_has_a_name_and_a_way_out(failure: Failure, given: Path, t
     damage, flags, code, way_out = failure
     shutil.copytree(given, tmp_path / "given")
     damage(tmp_path / "given")
-    failed = loramill(tmp_path, "train", config_file(tmp_path / "given", tmp_path), *flags, "--json")
+    failed = loramill_forked(tmp_path, "train", config_file(tmp_path / "given", tmp_path), *flags, "--json")
     assert failed.returncode == 1, failed.stderr
     document = json.loads(failed.stdout)
     assert document["status"] == "FAILURE"
@@ -257,7 +257,7 @@ def test_every_failure_has_a_name_and_a_way_out(failure: Failure, given: Path, t
 
 def test_a_config_that_does_not_fit_the_model_is_wrong_use(given: Path, tmp_path: Path) -> None:
     config = config_file(given, tmp_path, lora__target_modules=["q_lin"])
-    refused = loramill(tmp_path, "train", config, "--json")
+    refused = loramill_forked(tmp_path, "train", config, "--json")
     assert refused.returncode == 2
     assert json.loads(refused.stdout)["error"]["code"] == "config_invalid"
     assert "query" in refused.stderr
