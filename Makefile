@@ -6,10 +6,13 @@ VENV ?= .venv
 TORCH_ARGS ?=
 # What `make test` hands to pytest besides its defaults, such as TEST_ARGS="tests/config -x".
 TEST_ARGS ?=
+# Files of tests that run at once: more than two cores are busy with, since many wait for processes. 0: one test at a time.
+TESTS_AT_ONCE ?= 4
 config ?= config/default.yaml
 
 BIN := $(VENV)/bin
 LORAMILL := $(BIN)/loramill
+PYTEST_AT_ONCE := $(BIN)/pytest --numprocesses=$(TESTS_AT_ONCE) --dist=loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 INSTALL_LOCKED := $(PIP) install --no-deps --no-build-isolation --require-hashes
 INSTALL_LORAMILL := $(PIP) install --no-deps --no-build-isolation --editable .
@@ -204,10 +207,10 @@ test-deploy: $(VENV)/.installed-dev ## Check all deployment files; build and sta
 # Developing
 
 test: $(VENV)/.installed-dev ## Run all tests but the long fault tests.
-	@$(BIN)/pytest -m "not faults and not containers" $(TEST_ARGS)
+	@$(PYTEST_AT_ONCE) -m "not faults and not containers" $(TEST_ARGS)
 
 test-v: $(VENV)/.installed-dev ## Run all tests, and name each.
-	@$(BIN)/pytest --verbose --verbose -m "not faults and not containers" $(TEST_ARGS)
+	@$(PYTEST_AT_ONCE) --verbose --verbose -m "not faults and not containers" $(TEST_ARGS)
 
 test-faults: $(VENV)/.installed-dev ## Kill processes and fill disks, again and again (20 minutes).
 	@LORAMILL_FAULT_JOBS=50 LORAMILL_FAULT_KILLS=200 LORAMILL_FAULT_CANCELS=100 $(BIN)/pytest -m faults $(TEST_ARGS)
@@ -219,7 +222,7 @@ lint: $(VENV)/.installed-dev ## Check format, style, types and layers.
 	@$(BIN)/lint-imports
 
 check: lint ## Check all that `make lint` does, then run the fast tests.
-	@$(BIN)/pytest -m "not slow and not e2e and not faults" $(TEST_ARGS)
+	@$(PYTEST_AT_ONCE) -m "not slow and not e2e and not faults" $(TEST_ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code, and mend what ruff can mend.
 	@$(BIN)/ruff format .
