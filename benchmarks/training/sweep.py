@@ -71,6 +71,18 @@ def run_peers(name: str, data: Path, grid: list[tuple[str, str, str]], home: Pat
 
 def run_ours(name: str, data: Path, grid: list[tuple[str, str, str]], home: Path) -> dict[str, float]:
     bf16, flags = OURS[name]
+    keys = ("training.learning_rate", "lora.r", "training.seed")
+    values = [list(dict.fromkeys(column)) for column in zip(*grid, strict=True)]
+    axes = [word for key, own in zip(keys, values, strict=True) for word in ("--grid", f"{key}={','.join(own)}")]
+    started = time.perf_counter()
+    document = run_json(sweep_command(data, bf16, [*flags, *axes]), home)
+    accuracies = [trial["metrics"]["eval"]["accuracy"] for trial in document["trials"] if trial["status"] == "SUCCESS"]
+    if len(document["trials"]) != len(grid):
+        raise SystemExit(f"{len(document['trials'])} trials ran, not {len(grid)}: choose --trials 16, 8, 4 or 2")
+    return {"seconds": time.perf_counter() - started, "accuracy": max(accuracies)}
+
+
+def sweep_command(data: Path, bf16: str, flags: list[str]) -> list[str]:
     sets = {
         "model.name": MODEL,
         "data.dataset_name": str(data),
@@ -80,17 +92,8 @@ def run_ours(name: str, data: Path, grid: list[tuple[str, str, str]], home: Path
         "training.logging_steps": "50",
         "training.bf16": bf16,
     }
-    keys = ("training.learning_rate", "lora.r", "training.seed")
-    values = [list(dict.fromkeys(column)) for column in zip(*grid, strict=True)]
     command = [str(Path(sys.executable).with_name("loramill")), "sweep", "--json", *flags]
-    command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
-    command += [word for key, own in zip(keys, values, strict=True) for word in ("--grid", f"{key}={','.join(own)}")]
-    started = time.perf_counter()
-    document = run_json(command, home)
-    accuracies = [trial["metrics"]["eval"]["accuracy"] for trial in document["trials"] if trial["status"] == "SUCCESS"]
-    if len(document["trials"]) != len(grid):
-        raise SystemExit(f"{len(document['trials'])} trials ran, not {len(grid)}: choose --trials 16, 8, 4 or 2")
-    return {"seconds": time.perf_counter() - started, "accuracy": max(accuracies)}
+    return command + [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
 
 
 def run_json(command: list[str], home: Path) -> dict:

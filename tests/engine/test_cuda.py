@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from loramill.base_models import locate_base_model
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase, load_base
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients, predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
@@ -25,35 +25,37 @@ def base_on(folder: Path, device: str, dtype: torch.dtype) -> FrozenBase:
     return load_base(files.config, files.weights, dtype=dtype, device=torch.device(device))
 
 
-def adapters_on(base: FrozenBase, values: list[torch.Tensor] | None = None) -> list[Adapter]:
-    adapters = [random_adapter(base, rank=rank) for rank in RANKS]
-    for adapter, own in zip(adapters, values or [], strict=False):
-        adapter.values.copy_(own)
-    return adapters
-
-
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.bfloat16, 0.06)])
-def test_a_step_of_many_adapters_is_that_of_the_cpu(small_model: Path, dtype: torch.dtype, bound: float) -> None:
-    rows = tokenize(load_tokenizer(small_model), TEXTS, None, max_length=20)
+def step_of(folder: Path, device: str, dtype: torch.dtype) -> tuple[list[float], torch.Tensor]:
+    """Losses of a step of four adapters, and its gradients with logits, end to end in float64."""
+    rows = tokenize(load_tokenizer(folder), TEXTS, None, max_length=20)
     data = LabelledTokens(rows, torch.arange(len(TEXTS)) % 3, "single_label_classification")
+    base = base_on(folder, device, dtype)
+    adapters = [random_adapter(base, rank=rank) for rank in RANKS]
     chosen = [np.arange(len(TEXTS))[place::2] for place in range(len(RANKS))]
     work = [AdapterBatch(place, data, own, 8, None) for place, own in enumerate(chosen)]
-
-    plain = base_on(small_model, "cpu", torch.float64)
-    expected = adapters_on(plain)
-    expected_results = accumulate_gradients(AdapterBank(plain, expected), work)
-    base = base_on(small_model, "cuda", dtype)
-    adapters = adapters_on(base, [adapter.values for adapter in expected])
     bank = AdapterBank(base, adapters)
-    results = accumulate_gradients(bank, work)
+    losses = [result.loss for result in accumulate_gradients(bank, work)]
+    found = [adapter.grads for adapter in adapters] + [predict_logits(bank, 1, rows).flatten()]
+    return losses, torch.cat([tensor.double().cpu() / tensor.double().norm().cpu() for tensor in found])
 
-    for adapter, other, result, wanted in zip(adapters, expected, results, expected_results, strict=True):
-        assert result.loss == pytest.approx(wanted.loss, rel=bound)
-        grads = adapter.grads.double().cpu()
-        assert float((grads - other.grads).norm() / other.grads.norm()) <= bound
-    logits = predict_logits(bank, 1, rows).double()
-    wanted_logits = predict_logits(AdapterBank(plain, expected), 1, rows)
-    assert float((logits - wanted_logits).norm() / wanted_logits.norm()) <= bound
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def test_a_step_of_many_adapters_is_that_of_the_cpu(small_model: Path) -> None:
+    losses, expected = step_of(small_model, "cpu", torch.float64)
+    own_losses, found = step_of(small_model, "cuda", torch.float32)
+    assert own_losses == pytest.approx(losses, rel=1e-5)
+    assert error(found, expected) <= 1e-5
+
+
+def test_bfloat16_is_as_near_as_on_the_cpu(small_model: Path) -> None:
+    """Random weights this large make 16 bits rough: the CPU, with attention in float32, says how rough."""
+    _, expected = step_of(small_model, "cpu", torch.float64)
+    _, on_cpu = step_of(small_model, "cpu", torch.bfloat16)
+    _, found = step_of(small_model, "cuda", torch.bfloat16)
+    assert error(found, expected) <= 2 * error(on_cpu, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -61,7 +63,7 @@ def test_the_same_step_twice_is_the_same_bit_for_bit(small_bert: Path, dtype: to
     rows = tokenize(load_tokenizer(small_bert), TEXTS, None, max_length=20)
     data = LabelledTokens(rows, torch.arange(len(TEXTS)) % 3, "single_label_classification")
     base = base_on(small_bert, "cuda", dtype)
-    adapters = adapters_on(base)
+    adapters = [random_adapter(base, rank=rank) for rank in RANKS]
     work = [AdapterBatch(place, data, np.arange(len(TEXTS)), 32, None) for place in range(len(RANKS))]
     seen = []
     for _ in range(2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +33,23 @@ def self_attention(qkv: Tensor, batch: Batch, heads: int) -> Tensor:
 def _flat_attention(
     query: Tensor, key: Tensor, value: Tensor, query_starts: Tensor, longest_query: int, batch: Batch
 ) -> Tensor:
-    """Rows attend as they lie, without padding; query, key and value are ``[tokens, heads, size]``."""
-    from torch.nn.attention.varlen import varlen_attn  # only where CUDA is; it takes long to import
+    """Rows attend as they lie, without padding; query, key and value are ``[tokens, heads, size]``.
 
-    context = varlen_attn(query, key, value, query_starts, batch.row_starts, longest_query, batch.longest)
-    return cast(Tensor, context).flatten(1)
+    The kernel behind ``torch.nn.attention.varlen``, whose import takes seconds: it brings the compiler along.
+    """
+    context: Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, query_starts, batch.row_starts, longest_query, batch.longest, 0.0, False, False
+    )[0]
+    return context.flatten(1)
+
+
+def _flat_first_tokens(query: Tensor, key_value: Tensor, batch: Batch, heads: int) -> Tensor:
+    """One query a row; those of filler are zero."""
+    key, value = key_value.unflatten(1, (2, heads, -1)).unbind(1)
+    count = len(batch.row_starts) - 1
+    each = torch.arange(count + 1, dtype=torch.int32, device=query.device)
+    padded = F.pad(query, (0, 0, 0, count - batch.rows)).unflatten(1, (heads, -1))
+    return _flat_attention(padded, key, value, each, 1, batch)[: batch.rows]
 
 
 def _row_attention(qkv: Tensor, buckets: Sequence[Bucket], heads: int) -> Tensor:
@@ -65,8 +77,7 @@ def pooled_attention(query: Tensor, key_value: Tensor, batch: Batch, heads: int)
         ``[rows, hidden]``.
     """
     if batch.attention == "flat":
-        key, value = key_value.unflatten(1, (2, heads, -1)).unbind(1)
-        return _flat_attention(query.unflatten(1, (heads, -1)), key, value, batch.row_numbers, 1, batch)
+        return _flat_first_tokens(query, key_value, batch, heads)
     places = batch.places
     ordered = query[places.order] if places else query
     key_value = _to_places(key_value, batch)

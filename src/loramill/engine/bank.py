@@ -213,12 +213,12 @@ class AdapterBank:
         found = []
         for index, first, last in rows.spans:
             adapter = self.adapters[index]
+            pair = adapter.pairs.get((path, group))
+            if pair is None:  # not adapted here
+                continue
             adapted = adapter.spec.group_sites(group)
             chosen = [position for position, site in enumerate(adapted) if site in sites]
             if not chosen:
-                continue
-            pair = adapter.pairs.get((path, group))
-            if pair is None:  # a layer that is not adapted
                 continue
             lora_a, lora_b = pair.of_sites(chosen[0], chosen[-1] + 1)
             width, end = lora_b.shape[1], len(x) if last == rows.spans[-1][2] else last

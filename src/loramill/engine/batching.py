@@ -62,7 +62,7 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> IntArray:
         """Tokens of every row, ``[rows]``."""
         return np.diff(self.starts)
@@ -185,13 +185,10 @@ class Batch:
 
     @cached_property
     def row_starts(self) -> Tensor:
-        """Where each row starts, and where the last one ends: int32 ``[rows + 1]``."""
-        return F.pad(self.first_tokens, (0, 1), value=self.tokens).int()
-
-    @cached_property
-    def row_numbers(self) -> Tensor:
-        """What ``row_starts`` would be if every row had one token."""
-        return torch.arange(self.rows + 1, dtype=torch.int32, device=self.first_tokens.device)
+        """Where each row starts, those of the filler too, and where the last one ends: int32."""
+        device, end = self.first_tokens.device, self.tokens + self.filler
+        filler = torch.arange(self.tokens, end, self.longest, device=device)
+        return F.pad(torch.cat([self.first_tokens, filler]), (0, 1), value=end).int()
 
 
 WIDTH_MULTIPLE = 8

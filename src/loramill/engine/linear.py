@@ -19,6 +19,10 @@ Batches of texts hardly ever have the same number of tokens twice; rounded up, t
 """
 
 
+CUDA_ROW_MULTIPLE = 256
+"""cuBLAS looks for a kernel anew for every number of rows that it has not seen, which takes longer than to run it."""
+
+
 @dataclass(frozen=True)
 class Linear:
     """Weight ``[out, in]`` and bias ``[out]``."""
@@ -41,6 +45,8 @@ class Linear:
     @property
     def row_multiple(self) -> int:
         """How many rows at a time the hardware likes."""
+        if self.weight.device.type == "cuda":
+            return CUDA_ROW_MULTIPLE
         return 1 if self._packed is None else PACKED_ROW_MULTIPLE
 
     @cached_property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,11 @@ class AdapterRows:
 
     Attributes:
         spans: (adapter, first, last), half-open, in order and without gaps.
-        layouts: of the updates to these rows, since every layer asks for the same again.
+        masks: of the updates to these rows, since every layer asks for the same again.
     """
 
     spans: tuple[tuple[int, int, int], ...]
-    layouts: dict[object, _Layout] = field(default_factory=dict)
+    masks: dict[object, Tensor] = field(default_factory=dict)
 
 
 def packed_linear(x: Tensor, linear: Linear, updates: Sequence[LowRankUpdate], rows: AdapterRows) -> Tensor:
@@ -45,24 +46,33 @@ def packed_linear(x: Tensor, linear: Linear, updates: Sequence[LowRankUpdate], r
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """How the updates of one kind (the same sites adapted) lie in the wide tensors, the columns adapter by adapter.
+class _Columns:
+    """How updates of one kind (the same sites adapted) lie in the wide tensors, adapter by adapter.
 
     Attributes:
-        mask: ``[rows, columns]``, an adapter's scale where its rows meet its columns, else 0.
-        site_columns: int64 ``[ranks]`` for each site, the columns that its B takes.
+        owner: int64 ``[columns]``, whose each column of the states is.
+        scale: ``[columns]``, that of its owner.
+        of_site: int64 ``[ranks]`` for each site, the columns that its B takes.
         back: int64, from the gradient of all B ``[sites, out, ranks]`` to the adapters' own, one after the other.
     """
 
-    mask: Tensor
-    site_columns: tuple[Tensor, ...]
+    owner: Tensor
+    scale: Tensor
+    of_site: tuple[Tensor, ...]
     back: Tensor
 
 
 @dataclass(frozen=True)
 class _Pack:
+    """Updates of one kind.
+
+    Attributes:
+        mask: ``[rows, columns]``, an adapter's scale where its rows meet its columns, else 0.
+    """
+
     updates: tuple[LowRankUpdate, ...]
-    layout: _Layout
+    columns: _Columns
+    mask: Tensor
     dropout_mask: Tensor | None
 
     def tensors(self, name: str) -> list[Tensor]:
@@ -73,32 +83,40 @@ class _Pack:
 
 
 def _pack(updates: tuple[LowRankUpdate, ...], rows: AdapterRows, x: Tensor) -> _Pack:
-    key = tuple((update.first, update.last, update.lora_b.shape, update.columns, update.scale) for update in updates)
-    if key not in rows.layouts:
-        rows.layouts[key] = _lay_out(updates, x)
-    return _Pack(updates, rows.layouts[key], _dropout_mask(updates, x))
-
-
-def _lay_out(updates: Sequence[LowRankUpdate], x: Tensor) -> _Layout:
     sites, out, _ = updates[0].lora_b.shape
-    ranks = np.array([update.lora_b.shape[2] for update in updates])
-    owner = np.full(len(x), -1)
-    for place, update in enumerate(updates):
-        owner[update.first : update.last] = place
-    column_owner = np.repeat(np.arange(len(updates)), sites * ranks)
+    scales = tuple((update.lora_b.shape[2], update.scale) for update in updates)
+    columns = _columns(sites, out, scales, x.device)
+    key = (sites, scales, tuple(update.first for update in updates), len(x))
+    if key not in rows.masks:
+        rows.masks[key] = _mask(updates, columns, x)
+    return _Pack(updates, columns, rows.masks[key], _dropout_mask(updates, x))
+
+
+@lru_cache(maxsize=16)
+def _columns(sites: int, out: int, scales: tuple[tuple[int, float], ...], device: torch.device) -> _Columns:
+    """
+    Args:
+        scales: rank and scale of each adapter.
+    """
+    ranks = np.array([rank for rank, _ in scales])
     starts = np.concatenate([[0], np.cumsum(sites * ranks)[:-1]])
-    site_columns = [
+    of_site = [
         np.concatenate([first + site * rank + np.arange(rank) for first, rank in zip(starts, ranks, strict=True)])
         for site in range(sites)
     ]
     gradient = np.arange(sites * out * ranks.sum()).reshape(sites, out, -1)
     back = np.concatenate([part.ravel() for part in np.split(gradient, np.cumsum(ranks)[:-1], axis=2)])
-    rows, columns, scales, *indices = (
-        torch.from_numpy(array).to(x.device)
-        for array in (owner, column_owner, np.array([update.scale for update in updates]), *site_columns, back)
-    )
-    mask = (rows[:, None] == columns) * scales[columns].to(x.dtype)
-    return _Layout(mask, tuple(indices[:-1]), indices[-1])
+    owner = np.repeat(np.arange(len(scales)), sites * ranks)
+    scale = np.array([scale for _, scale in scales])[owner]
+    on_device = [torch.from_numpy(array).to(device) for array in (owner, scale, back, *of_site)]
+    return _Columns(on_device[0], on_device[1], tuple(on_device[3:]), on_device[2])
+
+
+def _mask(updates: Sequence[LowRankUpdate], columns: _Columns, x: Tensor) -> Tensor:
+    owner = np.full(len(x), -1)
+    for place, update in enumerate(updates):
+        owner[update.first : update.last] = place
+    return (torch.from_numpy(owner).to(x.device)[:, None] == columns.owner) * columns.scale.to(x.dtype)
 
 
 def _dropout_mask(updates: Sequence[LowRankUpdate], x: Tensor) -> Tensor | None:
@@ -120,7 +138,7 @@ class _PackedLinear(torch.autograd.Function):
         for pack in packs:
             lora_a = torch.cat(pack.tensors("lora_a")).to(x.dtype)
             lora_b = torch.cat(pack.tensors("lora_b"), 2).to(x.dtype)
-            states = (pack.dropped(x) @ lora_a.t()).mul_(pack.layout.mask)
+            states = (pack.dropped(x) @ lora_a.t()).mul_(pack.mask)
             for output, columns, site_b in _sites(y, pack, lora_b):
                 output.addmm_(states[:, columns], site_b.t())
             saved += [lora_a, lora_b, states]
@@ -148,10 +166,10 @@ def _pack_gradients(
     for (grad_output, columns, site_b), grad_site_b in zip(_sites(grad_y, pack, lora_b), grad_b, strict=True):
         grad_states.index_copy_(1, columns, grad_output @ site_b)
         torch.mm(grad_output.t(), states[:, columns], out=grad_site_b)
-    grad_states.mul_(pack.layout.mask)
+    grad_states.mul_(pack.mask)
     exact = pack.updates[0].lora_a.dtype
     own_a = (grad_states.t() @ pack.dropped(x)).to(exact).split([len(update.lora_a) for update in pack.updates])
-    flat_b = grad_b.view(-1)[pack.layout.back].to(exact).split([update.lora_b.numel() for update in pack.updates])
+    flat_b = grad_b.view(-1)[pack.columns.back].to(exact).split([update.lora_b.numel() for update in pack.updates])
     own_b = [grad.view(update.lora_b.shape) for grad, update in zip(flat_b, pack.updates, strict=True)]
     if grad_x is not None:
         if pack.dropout_mask is None:
@@ -164,4 +182,4 @@ def _pack_gradients(
 def _sites(y: Tensor, pack: _Pack, lora_b: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """For every adapted site: its columns of the output, its columns of the states, and all B ``[out, ranks]``."""
     outputs = [y[:, column : column + lora_b.shape[1]] for column in pack.updates[0].columns]
-    return list(zip(outputs, pack.layout.site_columns, lora_b, strict=True))
+    return list(zip(outputs, pack.columns.of_site, lora_b, strict=True))

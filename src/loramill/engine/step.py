@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class _Piece:
     item: AdapterBatch
     chosen: IntArray
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         return int(self.item.source.rows.lengths[self.chosen].sum())
 
@@ -153,6 +153,8 @@ def _cut(work: Sequence[AdapterBatch], lanes: int) -> list[_Piece]:
 def _for_lanes(lengths: IntArray, rows: IntArray, lanes: int) -> list[IntArray]:
     """Neighbouring rows for each lane, about equally much work."""
     count = min(lanes, len(rows), max(1, int(lengths.sum()) // LANE_TOKENS))
+    if count == 1:
+        return [rows]
     work = lengths * (1 + lengths / ATTENTION_LENGTH)
     middles = np.cumsum(work) - work / 2
     lane = np.minimum((middles * count / work.sum()).astype(np.int64), count - 1)
@@ -162,12 +164,13 @@ def _for_lanes(lengths: IntArray, rows: IntArray, lanes: int) -> list[IntArray]:
 def _passes(pieces: Sequence[_Piece], budget: int) -> Iterator[list[_Piece]]:
     """Neighbouring pieces up to a budget of tokens, at least one at a time, and none twice of the same adapter."""
     current: list[_Piece] = []
+    tokens = 0
     for piece in pieces:
-        full = sum(other.tokens for other in current) + piece.tokens > budget
-        if current and (full or any(other.work == piece.work for other in current)):
+        if current and (tokens + piece.tokens > budget or any(other.work == piece.work for other in current)):
             yield current
-            current = []
+            current, tokens = [], 0
         current.append(piece)
+        tokens += piece.tokens
     if current:
         yield current
 
@@ -193,7 +196,7 @@ def _gradients(bank: AdapterBank, pieces: Sequence[_Piece]) -> _Gradients:
         for loss, piece in zip(losses.tolist(), pieces, strict=True)
     ]
     totals = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return results, list(zip(totals, gradients, strict=True))
+    return results, [(total, gradient.contiguous()) for total, gradient in zip(totals, gradients, strict=True)]
 
 
 def _losses(logits: Sequence[Tensor], pieces: Sequence[_Piece]) -> Tensor:
