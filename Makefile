@@ -213,7 +213,7 @@ test-v: $(VENV)/.installed-dev ## Run all tests, and name each.
 	@$(PYTEST_AT_ONCE) --verbose --verbose -m "not faults and not containers" $(TEST_ARGS)
 
 test-faults: $(VENV)/.installed-dev ## Kill processes and fill disks, again and again (20 minutes).
-	@LORAMILL_FAULT_JOBS=50 LORAMILL_FAULT_KILLS=200 LORAMILL_FAULT_CANCELS=100 $(BIN)/pytest -m faults $(TEST_ARGS)
+	@$(BIN)/pytest -m faults $(TEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check format, style, types and layers.
 	@$(BIN)/ruff format --check --quiet .

@@ -109,6 +109,21 @@ def test_a_quota_holds_when_many_submit_at_once(client: TestClient, sign_in: Sig
     assert int(refused.headers["Retry-After"]) > 0
 
 
+def test_what_experiments_hold_on_disk_counts_for_submits_and_uploads(
+    client: TestClient, sign_in: SignIn, services: AppServices
+) -> None:
+    fay = sign_in("fay")
+    run = client.post("/train", json={"config": CONFIG}, headers=fay).json()["experiment_id"]
+    with services.database.transaction() as session:
+        UserStore(session).set_quota("fay", {"max_stored_bytes": 1000})
+        ExperimentStore(session).get(run).stored_bytes = 1000
+    submit = client.post("/train", json={"config": CONFIG}, headers=fay)
+    upload = client.post("/datasets?filename=rows.csv", content=b"text,label\na,b\n", headers=fay)
+    for refused in (submit, upload):
+        assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded"), refused.text
+        assert [problem["key"] for problem in refused.json()["errors"]] == ["max_stored_bytes"]
+
+
 def test_a_waiting_task_is_cancelled_and_goes_on(client: TestClient, sign_in: SignIn) -> None:
     ada = sign_in("ada")
     task = submit(client, ada)["task_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -81,6 +82,16 @@ def test_a_child_that_dies_is_a_setback(
     assert statuses(home) == ["PENDING"]
 
 
+def test_what_an_attempt_leaves_on_disk_is_counted(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
+) -> None:
+    submit()
+    (home / "results" / "job" / "artifacts").mkdir()
+    (home / "results" / "job" / "artifacts" / "weights").write_bytes(bytes(5000))
+    supervise("raise SystemExit(3)").do_next("job")
+    assert row().stored_bytes == 5000 + (home / "results" / "job" / "events.jsonl").stat().st_size
+
+
 def test_a_worker_that_drains_takes_nothing(
     supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment]
 ) -> None:
@@ -91,11 +102,14 @@ def test_a_worker_that_drains_takes_nothing(
 
 @pytest.mark.slow
 def test_a_child_that_has_recorded_its_end_writes_its_last_event(
-    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
-) -> None:
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     submit()
+    caplog.set_level(logging.INFO)
     supervise(SUCCEEDS_SLOWLY).do_next("job")
     assert row().status == Status.SUCCESS
+    assert "Attempt 1 at job ended: by itself, exit code 0" in caplog.text
     assert statuses(home) == ["SUCCESS"]
 
 

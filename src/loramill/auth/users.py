@@ -95,8 +95,9 @@ class UserStore:
 
     def lock(self, user_id: str) -> User:
         """A user whose row nobody else changes or locks until the transaction ends. Raises ``NotFoundError``."""
-        number = self.get(user_id).number
-        return self._session.get_one(User, number, with_for_update=True, populate_existing=True)
+        number = _number(user_id) or self.get(user_id).number
+        user = self._session.get(User, number, with_for_update=True, populate_existing=True)
+        return user or self.get(user_id)  # which says that there is none
 
     def set_password_hash(self, reference: str, password_hash: str) -> User:
         """Change a password; every sign-in with the old one ends."""

@@ -86,6 +86,9 @@ class Experiment(QueueColumns, Base):
     parent_id: Mapped[str | None] = mapped_column(String(255), doc="Experiment that this one repeats or goes on from.")
     parent_relation: Mapped[str | None] = mapped_column(String(16), doc="reproduce, or whatever made it a child.")
     stage: Mapped[str | None] = mapped_column(String(16), doc="Registry: staging, production or archived.")
+    stored_bytes: Mapped[int] = mapped_column(
+        Number, default=0, server_default="0", doc="Of its folder, as a worker left it."
+    )
 
     task_id: Mapped[str | None] = mapped_column(String(255), unique=True)
 

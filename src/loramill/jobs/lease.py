@@ -36,7 +36,7 @@ LEASE_SECONDS = 30.0
 GIVE_UP_SECONDS = 20.0
 """A worker that could not renew for so long ends its work, well before somebody else may begin it."""
 
-RENEW_SECONDS = 3.0
+RENEW_SECONDS = 2.0
 """Also the longest time until a worker notices that its job was cancelled."""
 
 MAX_RACES = 50

@@ -17,7 +17,6 @@ from loramill.auth.quotas import Usage, check_quota, quota_of
 from loramill.auth.users import UserStore
 from loramill.config.load import dump_config, parse_config
 from loramill.config.schema import ExperimentConfig
-from loramill.data.datasets import DatasetStore
 from loramill.database import Database
 from loramill.errors import ConflictError, StorageError
 from loramill.experiments.folder import ExperimentFolder
@@ -25,6 +24,7 @@ from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import sync_folder
 from loramill.jobs.job_tables import JobKind, SweepJob, may_be_taken
+from loramill.jobs.stored_bytes import stored_bytes_of
 from loramill.settings import Settings
 
 SUBMIT_ACTION = "task.submit"
@@ -132,7 +132,7 @@ def _find_same(session: Session, submission: Submission) -> Experiment | None:
 
 
 def count_usage(session: Session, owner: str) -> Usage:
-    """What a user's quota is compared with. Of the bytes on disk, those of data sets are counted."""
+    """What a user's quota is compared with."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
     unfinished = Experiment.status.not_in(FINISHED), may_be_taken(JobKind.RUN)  # a sweep is one, not each of its trials
     runs = session.execute(
@@ -145,7 +145,7 @@ def count_usage(session: Session, owner: str) -> Usage:
         concurrent_jobs=runs[0] + (session.scalar(sweeps) or 0),
         daily_submits=runs[1],
         stored_experiments=runs[2],
-        stored_bytes=DatasetStore(session).stored_bytes(owner),
+        stored_bytes=stored_bytes_of(session, owner),
     )
 
 

@@ -28,11 +28,13 @@ from loramill.jobs.gpus import GpuSlots
 from loramill.jobs.job_tables import find_job, results_of
 from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim_next, give_back, revoke
 from loramill.jobs.retries import fail_or_retry
+from loramill.jobs.stored_bytes import record_stored_bytes
 from loramill.settings import Settings
 
 LOOK_SECONDS = 0.2
 STOP_SECONDS = 5.0
-"""What a child gets to save a checkpoint when it is asked to stop. With a lease's renewal it is less than ten."""
+"""What a child gets to save a checkpoint when it is asked to stop. With a lease's renewal, and what it takes to kill a
+tree (``GONE_SECONDS``), it is less than ten."""
 
 LAST_WORDS_SECONDS = 60.0
 
@@ -113,8 +115,10 @@ class Supervisor:
                 exit_code = child.end(patience=0.0 if reason == Ended.LOST else STOP_SECONDS)
         log.info("Attempt %d at %s ended: %s, exit code %s", claimed.attempt, claimed.experiment_id, reason, exit_code)
         self._settle(claimed, reason, exit_code)
+        self._measure(claimed)
         self._on_ended(self._outcome(claimed), time.monotonic() - claimed.claimed_at)
-        self.children.prepare()
+        if not self._draining():
+            self.children.prepare()
 
     def _watch(self, child: Child, keeper: LeaseKeeper) -> Ended:
         """Wait until the child ends, or has to."""
@@ -167,6 +171,13 @@ class Supervisor:
             return
         if status is not None:
             self._tell(claimed, status)
+
+    def _measure(self, claimed: Claim) -> None:
+        """Let the owner's quota count what the job left on disk."""
+        try:
+            record_stored_bytes(self._database, self._settings.results_folder, claimed)
+        except SQLAlchemyError as error:
+            log.warning("The size of %s was not recorded: %s", claimed.experiment_id, error)
 
     def _error(self, reason: Ended, exit_code: int) -> LoramillError:
         if reason == Ended.OVER_TIME:
