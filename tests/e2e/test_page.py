@@ -118,7 +118,7 @@ def test_from_data_to_a_served_model(language: str, comes: Comes, settings: Sett
     person = comes(language)
     person.signs_in(ADMIN, PASSWORD)
     uploads_and_cleans(person, settings.home / "reviews.csv")
-    first = trains(person, settings, name=f"first {language}", epochs=40, reload=True)
+    first = trains(person, settings, name=f"first {language}", epochs=20, reload=True)
     second = trains(person, settings, name=f"second {language}", epochs=2)
     compares(person, second, first)
     promotes_and_predicts(person, first)
