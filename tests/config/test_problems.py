@@ -23,6 +23,8 @@ def found(tree: dict[str, Any]) -> dict[str, str]:
         ({"lora": {"lora_dropout": 1}}, "lora.lora_dropout", "must be below 1.0, not 1"),
         ({"lora": {"target_modules": []}}, "lora.target_modules", "name at least one module, or say auto, not []"),
         ({"lora": {"target_modules": 3}}, "lora.target_modules", "must be 'auto' or a list, not 3"),
+        ({"model": {"name": {"a": 1}}}, "model.name", "must be text, not {'a': 1}"),
+        ({"lora": {"layers_to_transform": ["a", "b"]}}, "lora.layers_to_transform", "must be an integer, not 'a'"),
         ({"lora": None}, "lora", "must be a section with keys of its own, not None"),
         ({"training": {"bf16": "maybe"}}, "training.bf16", "must be 'auto' or true or false, not 'maybe'"),
         ({"training": {"learning_rate": float("nan")}}, "training.learning_rate", "must be a finite number, not nan"),

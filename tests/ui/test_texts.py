@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from loramill.config.keys import iter_keys
+from loramill.errors import LoramillError
 from loramill.ui.texts import LANGUAGES, language_of_browser, read_texts
 
 UI = Path(__file__).parents[2] / "src" / "loramill" / "ui"
-ENGLISH_ELSEWHERE = ("about.", "fix.")
+ENGLISH_ELSEWHERE = ("about.", "fix.", "preset.", "todo.")
 """Texts that the schema and the service have in English already."""
 
 FAMILIES = (
-    "about", "diff", "error", "field", "finding", "fix", "kind", "metric", "nav", "option", "quota", "role", "sampler",
-    "section", "severity", "sort", "stage", "status", "step", "tab", "chart",
+    "about", "chart", "diff", "error", "field", "finding", "fix", "kind", "metric", "nav", "option", "preset", "quota",
+    "role", "sampler", "section", "severity", "sort", "stage", "status", "step", "tab", "todo",
 )  # fmt: skip
 """Keys that are put together at run time."""
 
@@ -51,6 +52,27 @@ def test_both_languages_have_the_same_keys_and_the_same_holes() -> None:
     for key in english:
         assert holes(english[key]) == holes(chinese[key]), key
     assert {f"about.{key}" for key, _ in iter_keys()} - chinese.keys() == set()
+
+
+def test_every_error_is_named_and_every_finding_has_its_advice() -> None:
+    codes = {kind.code for kind in kinds_of_errors(LoramillError)} - {"error", "api_error"}
+    for language in LANGUAGES:
+        assert {f"error.{code}" for code in codes} - read_texts(language).keys() == set()
+    chinese = read_texts("zh-TW")
+    assert {f"todo.{code}" for code in codes} - chinese.keys() == set()
+    findings = {key.partition(".")[2] for key in chinese if key.startswith("finding.")}
+    assert {f"fix.{code}" for code in findings} - chinese.keys() == set()
+
+
+def test_every_preset_is_described_in_chinese() -> None:
+    presets = {file.stem for file in (UI.parents[2] / "config").glob("*.yaml")}
+    assert {f"preset.{name}" for name in presets} - read_texts("zh-TW").keys() == set()
+
+
+def kinds_of_errors(kind: type[LoramillError]) -> Iterator[type[LoramillError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from kinds_of_errors(below)
 
 
 def holes(text: str) -> set[str]:

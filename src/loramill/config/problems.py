@@ -64,13 +64,15 @@ def _check(tree: Mapping[str, object]) -> list[Problem]:
 
 
 def _one_a_key(problems: Any) -> list[Problem]:
-    """A field that allows several types reports one error for each, joined here by "or"."""
+    """A field that allows several types reports one error for each, joined here by "or"; so do the items of a list."""
     by_key: dict[str, Problem] = {}
     for problem in problems:
         known = by_key.get(problem.key)
         if known:
-            start = known.message.rpartition(", not ")[0]
-            problem = replace(problem, message=f"{start} or {problem.message.removeprefix('must be ')}")
+            start, another = known.message.rpartition(", not ")[0], problem.message.removeprefix("must be ")
+            if another.rpartition(", not ")[0] in start.removeprefix("must be ").split(" or "):
+                continue
+            problem = replace(problem, message=f"{start} or {another}")
         by_key[problem.key] = problem
     return list(by_key.values())
 
@@ -87,8 +89,8 @@ def _problem(detail: Any) -> Problem:
         return Problem(key, excerpt(value), "unknown key", nearest_key(key))
     if detail["type"] in ALLOWED:
         message = f"must be {ALLOWED[detail['type']].format(**detail.get('ctx', {}))}"
-    else:
-        message = detail["msg"].removeprefix("Value error, ")
+        return Problem(key, excerpt(value), f"{message}, not {_shown(value)}")
+    message = detail["msg"].removeprefix("Value error, ")
     if isinstance(value, BaseModel | Mapping):  # keys of a section contradict each other; the message begins with one
         leaf = message.partition(" ")[0]
         section = value if isinstance(value, Mapping) else value.model_dump()

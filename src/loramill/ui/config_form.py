@@ -111,6 +111,11 @@ def about_key(key: str) -> str:
     return t(text) if has_text(text) else FIELDS[key].description or ""
 
 
+def is_switch(key: str) -> bool:
+    """Whether a key is a switch: those stand together, since a row of them is lower than one of fields."""
+    return _kinds(FIELDS[key].annotation) == {bool}
+
+
 def read_values() -> dict[str, Any]:
     """Dotted key -> value as the fields have it."""
     return {key: _from_widget(key, st.session_state.get(state_key(key))) for key in FIELDS}

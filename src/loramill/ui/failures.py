@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec
 
 import streamlit as st
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from loramill.client import ApiError
 from loramill.errors import LoramillError, UnavailableError
 from loramill.ui.plain import isolated
+from loramill.ui.service_words import in_own_words
 from loramill.ui.services import STATE
 from loramill.ui.texts import has_text, t
 
@@ -22,17 +23,34 @@ ENDED = "sign_in_ended"
 
 
 def show_problem(error: LoramillError) -> None:
-    """What failed in the reader's language, the service's own words, and every wrong field."""
+    """What failed, every wrong field, and what to do."""
     code = error.problem_code if isinstance(error, ApiError) else error.code
-    key = f"error.{code}"
-    title = t(key) if has_text(key) else t("error.other")
     fields = getattr(error, "problems", ())
-    details = [f"{problem.get('key')}: {problem.get('message')}" for problem in fields]
+    details = [f"{name_field(str(field.get('key')))}: {in_own_words(str(field.get('message')))}" for field in fields]
     if not details and error.message != code:
-        details = [error.message]
-    lines = Markup("").join(Markup("<li>{}</li>").format(isolated(line)) for line in details)
-    box = Markup('<div class="lm-problem" role="alert"><b>{}</b><ul>{}</ul><small>{}</small></div>')
-    st.html(box.format(title, lines, t("error.code", code=code)))
+        details = [in_own_words(error.message)]
+    problem_box(code, details, error.fix)
+
+
+def show_failed_job(error: Mapping[str, str]) -> None:
+    """Why a job failed, as its record says it: the code, and a message that ends with what to do."""
+    problem_box(str(error.get("code")), [in_own_words(str(error.get("message")))])
+
+
+def problem_box(code: str, details: Sequence[str], fix: str = "") -> None:
+    """A title and advice in the reader's language; the service's own advice where the page has none."""
+    key, advice = f"error.{code}", f"todo.{code}"
+    title = t(key) if has_text(key) else t("error.other")
+    lines = Markup("").join(Markup("<p>{}</p>").format(isolated(line, 2000)) for line in details)
+    what_to_do = t(advice) if has_text(advice) else fix.strip()
+    box = Markup('<div class="lm-problem" role="alert"><b>{}</b>{}<p class="lm-todo">{}</p><small>{}</small></div>')
+    st.html(box.format(title, lines, isolated(what_to_do), isolated(t("error.code", code=code))))
+
+
+def name_field(key: str) -> str:
+    """A field of a request as the page calls it, else by its key."""
+    known = (f"{family}.{key}" for family in ("field", "quota", "sign_in"))
+    return next((t(text) for text in known if has_text(text)), key)
 
 
 def show_unavailable(error: UnavailableError) -> None:

@@ -25,8 +25,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{digits}f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
-def percent(value: float | None) -> str:
-    return ABSENT if value is None else f"{value * 100:.1f} %"
+def score(value: float | None) -> str:
+    """From 0 to 1, always with the same digits: ``1.0000``."""
+    return ABSENT if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -24,12 +25,14 @@ from loramill.ui.texts import LANGUAGES, choose_language, current_language, t
 HERE = Path(__file__).parent
 TICKET = "ticket"
 CHOICE = "language_choice"
+LANGUAGE_PIXELS = 160
 
 
 def draw() -> None:
     """One look at the page."""
     st.set_page_config(page_title="loramill", page_icon=str(HERE / "icon.svg"), layout="wide")
     st.html(HERE / "style.css")
+    st.html(f"<style>:root {{ --lm-choose-file: {json.dumps(t('data.choose_file'), ensure_ascii=False)}; }}</style>")
     person = signed_in() or find_again()
     keep_cookie(person)
     page = navigation(person)
@@ -94,7 +97,7 @@ def _page(
 def sidebar(person: SignIn) -> None:
     st.logo(HERE / "logo.svg", icon_image=HERE / "icon.svg", size="large")
     with st.sidebar:
-        language_choice(st.container())
+        language_choice(st.container(), width="stretch")
         who = Markup('<div class="lm-who"><b>{}</b><small>{}</small></div>')
         st.html(who.format(isolated(person.username, 64), t(f"role.{person.role}")))
         if st.button(t("action.sign_out"), icon=":material/logout:", width="stretch", key="sign_out"):
@@ -113,7 +116,9 @@ def sign_out(person: SignIn) -> None:
     st.rerun()
 
 
-def language_choice(place: st.delta_generator.DeltaGenerator) -> None:
+def language_choice(
+    place: st.delta_generator.DeltaGenerator, width: int | Literal["stretch"] = LANGUAGE_PIXELS
+) -> None:
     """By hand; the address keeps it, and so does the sign-in."""
     now = current_language()
 
@@ -132,7 +137,7 @@ def language_choice(place: st.delta_generator.DeltaGenerator) -> None:
         key=CHOICE,
         on_change=chosen,
         label_visibility="collapsed",
-        width=160,
+        width=width,
     )
     if st.session_state.get("language"):
         st.query_params["lang"] = now

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import streamlit as st
 from markupsafe import Markup
 
-from loramill.ui.plain import isolated
-from loramill.ui.texts import t
+from loramill.ui.failures import guarded
+from loramill.ui.plain import isolated, visible
+from loramill.ui.texts import current_language, t
+
+ROW_PIXELS = 33
+"""Height of a table's row at the theme's font size."""
 
 Tone = Literal["neutral", "good", "bad", "busy", "warn"]
 
@@ -67,7 +71,7 @@ def tiles(items: Iterable[Tile]) -> None:
 
 def empty_place(title: str, what_to_do: str) -> None:
     """Nothing is here yet, and how that changes."""
-    st.html(Markup('<div class="lm-empty"><b>{}</b><p>{}</p></div>').format(title, what_to_do))
+    st.html(Markup('<div class="lm-empty"><b>{}</b><p>{}</p></div>').format(title, _with_code(what_to_do)))
 
 
 def note_box(text: str, tone: Tone = "neutral") -> None:
@@ -86,7 +90,55 @@ def stepper(steps: Sequence[tuple[str, Literal["done", "now", "next", "failed", 
 def bar(share: float, label: str) -> Markup:
     """A share of 0 to 1 as a bar with its figure."""
     width = f"{min(max(share, 0.0), 1.0) * 100:.1f}%"
-    return Markup('<div class="lm-bar"><i style="width:{}"></i><span>{}</span></div>').format(width, label)
+    return Markup('<div class="lm-bar"><div><i style="width:{}"></i></div><span>{}</span></div>').format(width, label)
+
+
+def table_height(rows: int, most: int = 14) -> int | Literal["content"]:
+    """For ``st.dataframe``: as high as its rows, or with a scroll bar; half a row says that there are more."""
+    return "content" if rows <= most else round(ROW_PIXELS * (most + 1.5))
+
+
+def choose_by_address(label: str, names: Mapping[str, str], param: str, *, drops: str = "") -> str:
+    """One of several things, kept in the address; the first at first.
+
+    Args:
+        names: id -> what is shown of it, which a stranger may have written.
+        param: of the address.
+        drops: another one of the address, which was about the thing chosen before.
+    """
+
+    def chosen() -> None:
+        st.query_params[param] = st.session_state[f"{param}_choice"]
+        st.query_params.pop(drops, None)
+
+    asked = st.query_params.get(param, "")
+    now = asked if asked in names else next(iter(names))
+    st.selectbox(
+        label, list(names), index=list(names).index(now), format_func=lambda key: visible(names[key], 120),
+        key=f"{param}_choice", on_change=chosen,
+    )  # fmt: skip
+    return now
+
+
+def draw_tabs(shows: Mapping[str, Callable[[], None]]) -> None:
+    """The address names the open tab, and nothing is asked for the others.
+
+    Args:
+        shows: name of a tab -> what draws it.
+    """
+    names = {t(f"tab.{name}"): name for name in shows}
+    key = f"tabs_{'_'.join(shows)}_{current_language()}"
+
+    def turned() -> None:
+        st.query_params["tab"] = names[st.session_state[key]]
+
+    asked = st.query_params.get("tab", "")
+    default = t(f"tab.{asked}") if asked in shows else None
+    tabs = st.tabs(list(names), default=default, key=key, on_change=turned)
+    for tab, show in zip(tabs, shows.values(), strict=True):
+        if tab.open:
+            with tab:
+                guarded(show)()
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:
@@ -94,3 +146,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
     row = Markup("<tr><th>{}</th><td>{}</td></tr>")
     cells = Markup("").join(row.format(isolated(name), isolated(value, 500)) for name, value in rows)
     st.html(Markup('<table class="lm-facts">{}</table>').format(cells))
+
+
+def _with_code(text: str) -> Markup:
+    """A text of our own, with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )

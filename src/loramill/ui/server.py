@@ -12,20 +12,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramill.ui.browser_session import close_session, open_session
 from loramill.ui.failures import hide_failure
+from loramill.ui.pages.data import MAX_UPLOAD_MEGABYTES
 
 SCRIPT = Path(__file__).with_name("script.py")
-MAX_UPLOAD_MEGABYTES = 512
 
 FONTS = '"Source Sans", "Noto Sans TC", "Noto Sans CJK TC", "PingFang TC", "Microsoft JhengHei", sans-serif'
-PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c5c1a", "#7f7f7f"]
-"""Okabe and Ito's colours, as in the reports: readers with any colour vision can tell them apart."""
+PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b87d00", "#3593cc", "#8c5c1a", "#7f7f7f"]
+"""Okabe and Ito's colours, which readers with any colour vision can tell apart; the two palest are darker here."""
+
+DARK_PALETTE = ["#4aa8e0", "#ff8f52", "#3fc79a", "#e39bc4", "#f0b74a", "#9ad4f5", "#c99a5b", "#a9b1be"]
+"""The same, lighter."""
 
 THEME: dict[str, Any] = {
     "theme.font": FONTS,
     "theme.baseRadius": "8px",
     "theme.baseFontSize": 15,
     "theme.showWidgetBorder": True,
-    "theme.chartCategoricalColors": PALETTE,
+    "theme.light.chartCategoricalColors": PALETTE,
+    "theme.dark.chartCategoricalColors": DARK_PALETTE,
     "theme.light.primaryColor": "#00649c",
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f4f6f9",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from typing import Any
 
 import pandas as pd
@@ -13,8 +13,9 @@ from loramill.client import ApiError
 from loramill.errors import LoramillError
 from loramill.ui.failures import attempt, guarded
 from loramill.ui.formats import moment, number
-from loramill.ui.parts import Tile, empty_place, note_box, page_title, section, tiles
+from loramill.ui.parts import Tile, draw_tabs, empty_place, note_box, page_title, section, table_height, tiles
 from loramill.ui.plain import visible
+from loramill.ui.service_words import in_own_words
 from loramill.ui.services import api, inference_health, me, settings
 from loramill.ui.texts import t
 
@@ -28,10 +29,7 @@ def draw() -> None:
     if not me().is_admin:
         empty_place(t("admin.not_allowed"), t("admin.not_allowed_about"))
         return
-    views = st.tabs([t("tab.users"), t("tab.audit"), t("tab.health")])
-    for place, show in zip(views, (users, audit, health), strict=True):
-        with place:
-            guarded(show)()
+    draw_tabs({"users": users, "audit": audit, "health": health})
 
 
 def users() -> None:
@@ -42,17 +40,19 @@ def users() -> None:
             t("column.id"): person["user_id"],
             t("column.role"): t(f"role.{person['role']}"),
             t("column.state"): t("user.disabled") if person["disabled"] else t("user.enabled"),
-            t("column.created"): moment(person["created_at"]),
+            t("column.made"): moment(person["created_at"]),
             **{t(f"quota.{limit}"): person[limit] for limit in LIMITS},
         }
         for person in people
     ]
-    created = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
+    made = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
     st.dataframe(
         pd.DataFrame(table),
         hide_index=True,
-        column_config={t("column.created"): created},
+        height=table_height(len(table), 10),
+        column_config={t("column.made"): made},
         placeholder=t("quota.default"),
+        alt=t("tab.users"),
     )
     st.caption(t("quota.empty_means_default"))
     left, right = st.columns(2)
@@ -70,7 +70,7 @@ def new_user() -> None:
             t("sign_in.password"), type="password", autocomplete="new-password", help=t("user.password_about")
         )
         role = st.segmented_control(
-            t("column.role"),
+            t("user.role"),
             ["user", "admin"],
             default="user",
             format_func=lambda name: t(f"role.{name}"),
@@ -86,7 +86,7 @@ def new_user() -> None:
 def change_user(people: dict[str, dict[str, Any]]) -> None:
     section(t("user.change"))
     chosen = st.selectbox(
-        t("column.user"),
+        t("user.who"),
         list(people),
         format_func=lambda key: visible(f"{people[key]['username']} ({key})"),
         key="person",
@@ -94,7 +94,7 @@ def change_user(people: dict[str, dict[str, Any]]) -> None:
     person = people[chosen]
     with st.form(f"change_{chosen}", border=False):
         role = st.segmented_control(
-            t("column.role"),
+            t("user.role"),
             ["user", "admin"],
             default=person["role"],
             format_func=lambda name: t(f"role.{name}"),
@@ -129,7 +129,7 @@ def audit() -> None:
     zone = datetime.now().astimezone().tzinfo
     user = columns[0].text_input(t("audit.user"), key="audit_user", placeholder="u1")
     role = columns[1].selectbox(
-        t("column.role"), ["user", "admin"], index=None, key="audit_role", placeholder=t("filter.any"),
+        t("user.role"), ["user", "admin"], index=None, key="audit_role", placeholder=t("filter.any"),
         format_func=lambda name: t(f"role.{name}"),
     )  # fmt: skip
     since = columns[2].date_input(t("filter.since"), None, key="audit_since")
@@ -146,11 +146,34 @@ def audit() -> None:
     if not rows:
         empty_place(t("experiments.no_match"), t("experiments.no_match_about"))
         return
-    table = pd.DataFrame(
-        [{name: visible(value if value is not None else "") for name, value in row.items()} for row in rows]
+    table = pd.DataFrame([_entry(row) for row in rows])
+    time_column = st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", width="medium")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=table_height(len(table)),
+        column_config={
+            t("column.time"): time_column,
+            t("column.target"): st.column_config.TextColumn(width="large"),
+        },
+        alt=t("tab.audit"),
     )
-    st.dataframe(table, hide_index=True, height=520)
     st.caption(t("audit.about"))
+
+
+def _entry(row: dict[str, Any]) -> dict[str, Any]:
+    """One line of the audit log; its actions and results are codes, which stay as they are."""
+    shown = {name: visible(value if value is not None else "") for name, value in row.items()}
+    return {
+        "#": row["sequence"],
+        t("column.time"): moment(datetime.fromtimestamp(row["time"], UTC).isoformat()),
+        t("column.user"): shown["user_id"],
+        t("column.role"): shown["role"],
+        t("column.action"): shown["action"],
+        t("column.target"): shown["target"],
+        t("column.result"): shown["result"],
+        t("column.address"): shown["address"],
+    }
 
 
 def health() -> None:
@@ -185,7 +208,7 @@ def service_states() -> tuple[str, str]:
         api().request("GET", "/health/ready")
         lacking = ""
     except ApiError as error:
-        lacking = str(error)
+        lacking = in_own_words(error.message)
     try:
         found = inference_health()
         model = visible(found.get("experiment_id") or t("health.no_model"), 60)

@@ -9,9 +9,10 @@ import streamlit as st
 
 from loramill.ui.charts import draw_lines
 from loramill.ui.formats import ABSENT, number
-from loramill.ui.parts import empty_place, note_box, page_title, section
+from loramill.ui.parts import empty_place, note_box, page_title, section, table_height
 from loramill.ui.places import go
 from loramill.ui.plain import visible
+from loramill.ui.service_words import in_own_words
 from loramill.ui.services import api
 from loramill.ui.texts import t
 
@@ -19,9 +20,9 @@ FIRST = ("train_loss", "eval_loss", "eval_accuracy", "eval_f1_macro")
 
 
 def draw() -> None:
-    page_title(t("compare.title"), t("compare.about"))
     if st.button(t("action.back_to_list"), icon=":material/arrow_back:", type="tertiary", key="back"):
         go("experiments")
+    page_title(t("compare.title"), t("compare.about"))
     ids = [part for part in st.query_params.get("ids", "").split(",") if part]
     if len(ids) < 2:
         empty_place(t("compare.none"), t("compare.none_about"))
@@ -35,10 +36,7 @@ def draw() -> None:
 
 def verdict(found: dict[str, Any]) -> None:
     section(t("compare.verdict"))
-    if found["winner"]:
-        note_box(f"{t('compare.winner')}: {found['winner']}. {found['reason']}", "good")
-    else:
-        note_box(found["reason"], "neutral")
+    note_box(in_own_words(found["reason"]), "good" if found["winner"] else "neutral")
     if found["pairs"]:
         rows = [
             {
@@ -68,7 +66,9 @@ def parameters(found: dict[str, Any]) -> None:
 def metrics(found: dict[str, Any]) -> None:
     section(t("compare.metrics"))
     rows = {name: [number(value, 5) for value in values] for name, values in found["metrics"].items()}
-    st.dataframe(_side_by_side(rows, found["ids"], t("column.metric")), hide_index=True, height=320)
+    st.dataframe(
+        _side_by_side(rows, found["ids"], t("column.metric")), hide_index=True, height=table_height(len(rows), 10)
+    )
 
 
 def curves(found: dict[str, Any]) -> None:

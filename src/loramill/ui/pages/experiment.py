@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pandas as pd
@@ -10,19 +11,21 @@ import yaml
 
 from loramill.client import ApiError
 from loramill.ui.charts import draw_lines
-from loramill.ui.failures import attempt
-from loramill.ui.formats import ABSENT, duration, number, size, when
+from loramill.ui.failures import attempt, show_failed_job
+from loramill.ui.formats import ABSENT, duration, number, score, size, when
 from loramill.ui.pages.experiments import confirm_deletion
 from loramill.ui.parts import (
     TONES,
     Tile,
     badge,
+    draw_tabs,
     empty_place,
     facts,
     heading_with_badges,
     note_box,
     section,
     status_badge,
+    table_height,
     tiles,
 )
 from loramill.ui.places import go
@@ -50,17 +53,15 @@ def draw() -> None:
     if not experiment_id:
         empty_place(t("experiment.none"), t("experiment.none_about"))
         return
+    if st.button(t("action.back_to_list"), icon=":material/arrow_back:", type="tertiary", key="back"):
+        go("experiments")
     run = api().experiment(experiment_id)
     head(run)
-    views = st.tabs([t("tab.overview"), t("tab.config"), t("tab.report"), t("tab.files"), t("tab.log"), t("tab.notes")])
-    for place, show in zip(views, (overview, config, report, files, log, notes), strict=True):
-        with place:
-            show(run)
+    shows = {"overview": overview, "config": config, "report": report, "files": files, "log": log, "notes": notes}
+    draw_tabs({name: functools.partial(show, run) for name, show in shows.items()})
 
 
 def head(run: dict[str, Any]) -> None:
-    if st.button(t("action.back_to_list"), icon=":material/arrow_back:", type="tertiary", key="back"):
-        go("experiments")
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
         badges = [status_badge(run["status"])]
@@ -75,21 +76,22 @@ def head(run: dict[str, Any]) -> None:
         if st.button(t("action.delete"), icon=":material/delete:", key="delete"):
             confirm_deletion([run["id"]])
     if run["error_code"]:
-        note_box(f"{run['error_code']}: {run['error_message']}", "bad")
+        show_failed_job({"code": run["error_code"], "message": run["error_message"]})
 
 
 def overview(run: dict[str, Any]) -> None:
     metrics = run["metrics"]
-    tiles(
-        [
-            Tile(t("metric.accuracy"), number(run["eval_accuracy"])),
-            Tile(t("metric.f1_macro"), number(metrics.get("eval_f1_macro"))),
-            Tile(t("metric.auc"), number(metrics.get("eval_auc"))),
-            Tile(t("metric.eval_loss"), number(metrics.get("eval_loss"))),
-            Tile(t("metric.ece"), number(metrics.get("eval_ece")), t("metric.ece_about")),
-            Tile(t("metric.runtime"), duration(run["train_runtime"])),
-        ]
-    )
+    if metrics:
+        tiles(
+            [
+                Tile(t("metric.accuracy"), score(run["eval_accuracy"])),
+                Tile(t("metric.f1_macro"), score(metrics.get("eval_f1_macro"))),
+                Tile(t("metric.auc"), score(metrics.get("eval_auc"))),
+                Tile(t("metric.eval_loss"), score(metrics.get("eval_loss"))),
+                Tile(t("metric.ece"), score(metrics.get("eval_ece")), t("metric.ece_about")),
+                Tile(t("metric.runtime"), duration(run["train_runtime"])),
+            ]
+        )
     curves(run)
     left, right = st.columns(2)
     with left:
@@ -105,16 +107,22 @@ def overview(run: dict[str, Any]) -> None:
                 (t("experiment.sweep"), run["sweep_id"] or ABSENT),
             ]
         )
-    with right:
-        section(t("experiment.metrics"))
-        table = pd.DataFrame(
-            [(visible(name), number(value, 5)) for name, value in sorted(metrics.items())],
-            columns=[t("column.metric"), t("column.value")],
-        )
-        st.dataframe(table, hide_index=True, height=300)
+    if metrics:
+        with right:
+            all_metrics(metrics)
+
+
+def all_metrics(metrics: dict[str, float]) -> None:
+    section(t("experiment.metrics"))
+    table = pd.DataFrame(
+        [(visible(name), number(value, 5)) for name, value in sorted(metrics.items())],
+        columns=[t("column.metric"), t("column.value")],
+    )
+    st.dataframe(table, hide_index=True, height=table_height(len(table), 8), alt=t("experiment.metrics"))
 
 
 def curves(run: dict[str, Any]) -> None:
+    """What was logged; nothing was where a run stopped before its first step."""
     try:
         found = api().request("GET", f"/experiments/{run['id']}/curves")["curves"]
     except ApiError as error:
@@ -122,9 +130,13 @@ def curves(run: dict[str, Any]) -> None:
             raise
         note_box(t("experiment.no_files"), "warn")
         return
-    columns = st.columns(2)
-    for place, (title, names) in enumerate(CURVES.items()):
-        lines = {t(label): found[name] for name, label in names.items() if found.get(name)}
+    plots = {
+        title: {t(label): found[name] for name, label in names.items() if found.get(name)}
+        for title, names in CURVES.items()
+    }
+    drawn = {title: lines for title, lines in plots.items() if lines}
+    columns = st.columns(2) if drawn else []
+    for place, (title, lines) in enumerate(drawn.items()):
         with columns[place % 2]:
             section(t(title))
             draw_lines(lines, x=t("axis.step"), y=t(f"{title}_unit"), key=f"curve_{place}")
@@ -167,7 +179,7 @@ def files(run: dict[str, Any]) -> None:
     table = pd.DataFrame(
         [(visible(file["path"]), size(file["bytes"])) for file in found], columns=[t("column.file"), t("column.size")]
     )
-    st.dataframe(table, hide_index=True)
+    st.dataframe(table, hide_index=True, height=table_height(len(table)), alt=t("tab.files"))
     path = st.selectbox(t("files.choose"), [file["path"] for file in found], format_func=visible, key="file")
     st.download_button(
         t("action.download_file"), lambda: api().artifact(run["id"], path), file_name=path.rpartition("/")[2],

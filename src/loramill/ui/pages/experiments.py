@@ -12,7 +12,7 @@ import streamlit as st
 from loramill.client import ENDED
 from loramill.ui.experiment_table import draw_table
 from loramill.ui.failures import attempt
-from loramill.ui.formats import duration, number
+from loramill.ui.formats import duration, number, score
 from loramill.ui.parts import Tile, empty_place, page_title, tiles
 from loramill.ui.places import go
 from loramill.ui.services import api, me
@@ -46,8 +46,10 @@ def draw() -> None:
         nothing(query)
         return
     statistics(totals)
-    order = sorting()
-    show_page(query, order, totals["total"])
+    left, right = st.columns([1.6, 1], vertical_alignment="center")
+    with right:
+        order = sorting()
+    show_page(left.container(horizontal=True, vertical_alignment="center"), query, order, totals["total"])
 
 
 def filters() -> dict[str, Any]:
@@ -111,7 +113,7 @@ def statistics(totals: dict[str, Any]) -> None:
             Tile(t("stats.moving"), number(running)),
             Tile(t("stats.failed"), number(counts.get("FAILURE", 0))),
             Tile(
-                t("stats.best"), number(totals["best_accuracy"]), t("stats.mean", value=number(totals["mean_accuracy"]))
+                t("stats.best"), score(totals["best_accuracy"]), t("stats.mean", value=score(totals["mean_accuracy"]))
             ),
             Tile(
                 t("stats.time"),
@@ -123,16 +125,16 @@ def statistics(totals: dict[str, Any]) -> None:
 
 
 def sorting() -> dict[str, Any]:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
         key = st.selectbox(
-            t("sort.by"), ORDERS, key="sort", bind="query-params", accept_new_options=True, width=260,
-            format_func=lambda order: t(f"sort.{order}") if order in ORDERS else order,
+            t("sort.by"), ORDERS, key="sort", bind="query-params", accept_new_options=True, width=170,
+            format_func=lambda order: t(f"sort.{order}") if order in ORDERS else order, label_visibility="collapsed",
         )  # fmt: skip
         ascending = st.toggle(t("sort.ascending"), key="ascending", bind="query-params")
     return {"sort_by": key or ORDERS[0], "desc": "false" if ascending else "true"}
 
 
-def show_page(query: dict[str, Any], order: dict[str, Any], total: int) -> None:
+def show_page(bar: Any, query: dict[str, Any], order: dict[str, Any], total: int) -> None:
     view = str((query, order))
     if st.session_state.get(VIEW) not in (None, view):  # another view begins at its first page
         st.query_params.pop("cursor", None)
@@ -143,10 +145,9 @@ def show_page(query: dict[str, Any], order: dict[str, Any], total: int) -> None:
         "GET", "/experiments", params={**query, **order, "limit": PAGE, **({"cursor": cursor} if cursor else {})}
     )
     extra = [order["sort_by"]] if order["sort_by"] not in ORDERS[:4] else []
-    bar = st.container(horizontal=True, vertical_alignment="center")
     chosen = draw_table(page["items"], key=f"experiments_{cursor}", extra=extra, owners=me().is_admin)
     actions(bar, chosen, query, order)
-    turn_pages(cursor, page["next_cursor"], total)
+    turn_pages(cursor, page["next_cursor"], total, len(chosen))
 
 
 def actions(bar: Any, chosen: list[str], query: dict[str, Any], order: dict[str, Any]) -> None:
@@ -165,7 +166,6 @@ def actions(bar: Any, chosen: list[str], query: dict[str, Any], order: dict[str,
         t("action.export_csv"), lambda: as_csv(query, order), file_name="experiments.csv", mime="text/csv",
         icon=":material/download:", key="export", on_click="ignore",
     )  # fmt: skip
-    bar.caption(t("experiments.chosen", count=len(chosen)) if chosen else t("experiments.choose"))
 
 
 def change_all(ids: list[str], change: dict[str, Any]) -> None:
@@ -211,16 +211,18 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if isinstance(text, str) and text[:1] in "=+-@\t\r" and text else text
 
 
-def turn_pages(cursor: str | None, following: str | None, total: int) -> None:
+def turn_pages(cursor: str | None, following: str | None, total: int, chosen: int) -> None:
     """Forward and back; the address has the cursor, the session the way that was gone."""
     before: list[str | None] = st.session_state.setdefault(PAGES_BEFORE, [])
     with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(t("experiments.chosen", count=chosen) if chosen else t("experiments.choose"))
+        st.space("stretch")
         if st.button(t("page.back"), icon=":material/chevron_left:", disabled=cursor is None, key="page_back"):
             _turn_to(before.pop() if before else None)
         if st.button(t("page.next"), icon=":material/chevron_right:", disabled=following is None, key="page_next"):
             before.append(cursor)
             _turn_to(following)
-        st.caption(t("page.of", page=len(before) + 1, pages=-(-total // PAGE)))
+        st.caption(t("page.of", page=len(before) + 1, pages=-(-total // PAGE)), width="content")
 
 
 def _turn_to(cursor: str | None) -> None:

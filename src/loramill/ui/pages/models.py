@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 from markupsafe import Markup
 
@@ -13,9 +12,10 @@ from loramill.errors import LoramillError
 from loramill.ui.experiment_table import draw_table
 from loramill.ui.failures import attempt, guarded, show_problem
 from loramill.ui.formats import ABSENT, number, when
-from loramill.ui.parts import TONES, badge, bar, empty_place, heading_with_badges, page_title, section
+from loramill.ui.parts import TONES, badge, bar, empty_place, facts, heading_with_badges, page_title, section
 from loramill.ui.places import go
 from loramill.ui.plain import isolated, visible
+from loramill.ui.service_words import in_own_words
 from loramill.ui.services import api, ask_model, me
 from loramill.ui.texts import t
 
@@ -31,7 +31,7 @@ def draw() -> None:
     found = search()
     if not found:
         return
-    chosen = draw_table(found, key="models_table", owners=me().is_admin)
+    chosen = draw_table(found, key="models_table", owners=me().is_admin, finished=True, most=8)
     asked = st.query_params.get("model", "")
     names: list[str] = [item["id"] for item in found]
     focus = chosen[0] if chosen else asked if asked in names else names[0]
@@ -96,16 +96,19 @@ def history(model_id: str) -> None:
     if not moves:
         st.caption(t("models.no_history"))
         return
-    table = [
-        {
-            t("column.when"): when(move.get("at") or move.get("created_at")),
-            t("column.stage"): t(f"stage.{move.get('stage') or 'none'}"),
-            t("column.by"): visible(move.get("by") or ABSENT),
-            t("column.reason"): visible(move.get("reason") or ""),
-        }
+    facts(
+        (
+            f"{_place(move, 'old_value')} → {_place(move, 'new_value')}",
+            " · ".join(part for part in (move["reason"], move["by"], when(move["at"])) if part),
+        )
         for move in moves
-    ]
-    st.dataframe(pd.DataFrame(table), hide_index=True)
+    )
+
+
+def _place(move: dict[str, Any], which: str) -> str:
+    """A stage by its name here; an alias, which a stranger named, as it is."""
+    value = move[which]
+    return t(f"stage.{value or 'none'}") if move["kind"] == "stage" else visible(value or ABSENT)
 
 
 def try_text(names: list[str], chosen: list[str]) -> None:
@@ -151,6 +154,8 @@ def show_answer(model: str, found: dict[str, Any]) -> None:
             latency=number(found["latency_ms"], 1),
             base=isolated(found["base_model"], 60),
             language=isolated(found["text_language"], 40),
-            warning=Markup("<p>{}</p>").format(isolated(found["warning"])) if found.get("warning") else "",
+            warning=Markup("<p>{}</p>").format(isolated(in_own_words(found["warning"])))
+            if found.get("warning")
+            else "",
         )
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from pathlib import Path
+
 import streamlit as st
 from markupsafe import Markup
 
@@ -13,12 +16,14 @@ from loramill.ui.sign_ins import SignIn
 from loramill.ui.texts import current_language, t
 
 FRESH = "fresh_sign_in"
+LOGO = "data:image/svg+xml;base64," + b64encode(Path(__file__).parents[1].joinpath("logo.svg").read_bytes()).decode()
+WELCOME = Markup('<div class="lm-welcome"><h1><img src="{}" alt="loramill"></h1><p>{}</p></div>')
 
 
 def draw() -> None:
     _, middle, _ = st.columns([1, 1.1, 1])
     with middle:
-        st.html(Markup('<div class="lm-welcome"><h1>loramill</h1><p>{}</p></div>').format(t("sign_in.about")))
+        st.html(WELCOME.format(LOGO, t("sign_in.about")))
         if st.session_state.get(ENDED):
             note_box(t("sign_in.ended"), "warn")
         with st.form("sign_in_form", border=True):

@@ -11,22 +11,25 @@ import streamlit as st
 
 from loramill.ui.charts import draw_parallel
 from loramill.ui.config_form import FIELDS, as_tree, flatten, name_key
-from loramill.ui.failures import attempt, guarded
-from loramill.ui.formats import ABSENT, duration, moment, number, when
+from loramill.ui.experiment_table import status_column
+from loramill.ui.failures import attempt, guarded, show_failed_job
+from loramill.ui.formats import ABSENT, duration, moment, number, score, when
 from loramill.ui.parts import (
     Tile,
+    choose_by_address,
     empty_place,
     heading_with_badges,
     note_box,
     page_title,
     section,
     status_badge,
+    table_height,
     tiles,
 )
 from loramill.ui.places import go
 from loramill.ui.plain import visible
 from loramill.ui.services import api, me
-from loramill.ui.texts import t
+from loramill.ui.texts import has_text, t
 
 LIVE_SECONDS = 2.0
 DIMENSIONS = 3
@@ -45,7 +48,8 @@ def draw() -> None:
     if not found:
         empty_place(t("sweeps.none"), t("sweeps.none_about"))
         return
-    chosen = choose(found)
+    chosen_id = choose_by_address(t("sweeps.choose"), {item["sweep_id"]: name_sweep(item) for item in found}, "sweep")
+    chosen = next(item for item in found if item["sweep_id"] == chosen_id)
     live = chosen["status"] not in ENDED
     st.fragment(guarded(show_sweep), run_every=LIVE_SECONDS if live else None)(chosen["sweep_id"], live)
 
@@ -112,23 +116,13 @@ def submit(body: dict[str, Any]) -> None:
     st.rerun()
 
 
-def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
-    by_id = {item["sweep_id"]: item for item in found}
-    asked = st.query_params.get("sweep")
+def name_sweep(sweep: dict[str, Any]) -> str:
+    return f"{visible(sweep['name'], 80)} · {t('status.' + sweep['status'])} · {when(sweep['created_at'])}"
 
-    def chosen() -> None:
-        st.query_params["sweep"] = st.session_state["sweep_choice"]
 
-    now = asked if asked in by_id else found[0]["sweep_id"]
-    st.selectbox(
-        t("sweeps.choose"),
-        list(by_id),
-        index=list(by_id).index(now),
-        format_func=lambda key: f"{visible(key, 120)} · {t('status.' + by_id[key]['status'])}",
-        key="sweep_choice",
-        on_change=chosen,
-    )
-    return by_id[now]
+def name_metric(metric: str) -> str:
+    text = f"sort.eval_{metric}"
+    return t(text) if has_text(text) else visible(metric, 40)
 
 
 def show_sweep(sweep_id: str, live: bool) -> None:
@@ -139,7 +133,7 @@ def show_sweep(sweep_id: str, live: bool) -> None:
     with st.container(border=True):
         head(sweep)
         if sweep["error"]:
-            note_box(f"{sweep['error']['code']}: {sweep['error']['message']}", "bad")
+            show_failed_job(sweep["error"])
         totals(sweep, len(trials))
         picture(sweep, trials)
         leaderboard(sweep, trials)
@@ -186,7 +180,7 @@ def totals(sweep: dict[str, Any], planned: int) -> None:
     elapsed = ((ended or datetime.now(UTC)) - started).total_seconds() if started else None
     tiles(
         [
-            Tile(t("sweeps.best", metric=visible(sweep["metric"], 40)), number(best["score"]) if best else ABSENT),
+            Tile(t("sweeps.best", metric=name_metric(sweep["metric"])), score(best["score"]) if best else ABSENT),
             Tile(t("sweeps.done"), f"{counts.get('SUCCESS', 0)} / {planned}"),
             Tile(t("sweeps.pruned"), number(counts.get("PRUNED", 0) + counts.get("REVOKED", 0))),
             Tile(t("sweeps.failed"), number(counts.get("FAILURE", 0))),
@@ -197,14 +191,19 @@ def totals(sweep: dict[str, Any], planned: int) -> None:
 
 def picture(sweep: dict[str, Any], trials: list[dict[str, Any]]) -> None:
     section(t("sweeps.parallel"), t("sweeps.parallel_about"))
-    score = t("sweeps.score")
+    name = t("sweeps.score")
     scored = [trial for trial in trials if trial["score"] is not None]
     if len(scored) < 2:
         st.caption(t("sweeps.few"))
         return
-    axes = list(dict.fromkeys(key for trial in scored for key in trial["overrides"]))
-    lines = [{"trial": trial["experiment_id"], **trial["overrides"], score: trial["score"]} for trial in scored]
-    draw_parallel(lines, [*axes, score], score, key="parallel")
+    axes = list(dict.fromkeys(name_key(key) for trial in scored for key in trial["overrides"]))
+    lines = [{"trial": trial["experiment_id"], **_named(trial), name: trial["score"]} for trial in scored]
+    draw_parallel(lines, [*axes, name], name, key="parallel")
+
+
+def _named(trial: dict[str, Any]) -> dict[str, Any]:
+    """What a trial tried, by the names of the form."""
+    return {name_key(key): value for key, value in trial["overrides"].items()}
 
 
 def leaderboard(sweep: dict[str, Any], trials: list[dict[str, Any]]) -> None:
@@ -215,8 +214,8 @@ def leaderboard(sweep: dict[str, Any], trials: list[dict[str, Any]]) -> None:
             "#": place + 1,
             t("column.trial"): visible(trial["experiment_id"], 100),
             t("sweeps.score"): trial["score"],
-            t("column.status"): t(f"status.{trial['status']}"),
-            **{visible(key): visible(value) for key, value in trial["overrides"].items()},
+            t("column.status"): [t(f"status.{trial['status']}")],
+            **{key: visible(value) for key, value in _named(trial).items()},
             t("column.runtime"): duration(trial["train_runtime"]),
         }
         for place, trial in enumerate(ranked)
@@ -226,9 +225,14 @@ def leaderboard(sweep: dict[str, Any], trials: list[dict[str, Any]]) -> None:
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
+        height=table_height(len(table), 10),
         placeholder="",
+        alt=t("sweeps.leaderboard"),
         key=f"leaderboard_{sweep['sweep_id']}",
-        column_config={t("sweeps.score"): st.column_config.NumberColumn(format="%.4f")},
+        column_config={
+            t("column.status"): status_column(),
+            t("sweeps.score"): st.column_config.NumberColumn(format="%.4f"),
+        },
     )
     ids = [ranked[place]["experiment_id"] for place in event["selection"]["rows"] if place < len(ranked)]
     with st.container(horizontal=True):

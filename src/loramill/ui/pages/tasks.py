@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ import streamlit as st
 
 from loramill.client import ApiError, Task
 from loramill.ui.charts import draw_lines
-from loramill.ui.failures import attempt, guarded
-from loramill.ui.formats import ABSENT, duration, moment, number, size, when
+from loramill.ui.experiment_table import status_column
+from loramill.ui.failures import attempt, guarded, show_failed_job
+from loramill.ui.formats import ABSENT, duration, moment, number, score, size, when
 from loramill.ui.parts import (
     Tile,
     bar,
@@ -22,6 +24,7 @@ from loramill.ui.parts import (
     section,
     status_badge,
     stepper,
+    table_height,
     tiles,
 )
 from loramill.ui.places import go
@@ -33,6 +36,12 @@ LIVE_SECONDS = 2.0
 SHOWN_TASKS = 100
 LOG_LINES = 200
 OPENED = "task_opened"
+LOSSES = {"train_loss": "metric.train_loss", "eval_loss": "metric.eval_loss"}
+SCORES = {
+    "eval_accuracy": "metric.accuracy",
+    "eval_f1_macro": "metric.f1_macro",
+    "eval_pearson": "metric.pearson",
+}
 State = Literal["done", "now", "next", "failed", "stopped"]
 
 
@@ -58,7 +67,7 @@ def show_list() -> None:
     st.session_state["tasks_shown"] = [task.task_id for task in found]
     rows = [
         {
-            t("column.status"): t(f"status.{task.status}"),
+            t("column.status"): [t(f"status.{task.status}")],
             t("column.experiment"): visible(task.experiment_id, 120),
             t("column.progress"): share_of(task),
             t("column.created"): moment(task.created_at),
@@ -70,12 +79,13 @@ def show_list() -> None:
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
-        height=min(38 + 35 * len(rows), 248),
+        height=table_height(len(rows), 6),
         on_select=open_selected,
         selection_mode="single-row",
         key="tasks_table",
         alt=t("tasks.title"),
         column_config={
+            t("column.status"): status_column(),
             t("column.progress"): st.column_config.ProgressColumn(
                 format="percent", min_value=0, max_value=1, width="small"
             ),
@@ -116,7 +126,7 @@ def show_task(task_id: str, live: bool) -> None:
         head(task)
         stepper(steps_of(task))
         if task.error:
-            note_box(f"{task.error.get('code')}: {task.error.get('message')}", "bad")
+            show_failed_job(task.error)
         measures(task)
         plots(task)
         log_tail(task)
@@ -170,14 +180,16 @@ def measures(task: Task) -> None:
     label = t("tasks.steps", step=number(progress.get("step") or 0), total=number(progress.get("total_steps") or 0))
     if task.progress and not task.has_ended:
         st.html(bar(share, f"{share * 100:.0f} % · {label}"))
-    if task.result:
+    if task.status == "PENDING":
+        st.caption(t("tasks.waiting"))
+    elif task.result:
         tiles(result_tiles(task.result))
     elif not task.has_ended or progress:
         tiles(
             [
                 Tile(t("tasks.elapsed"), duration(seconds_of(task))),
                 Tile(t("tasks.left"), duration(seconds_left(task)), t("tasks.left_about")),
-                Tile(t("metric.loss"), number(progress.get("loss"))),
+                Tile(t("metric.loss"), score(progress.get("loss"))),
                 Tile(t("metric.epoch"), number(progress.get("epoch"), 2)),
                 Tile(t("metric.learning_rate"), number(progress.get("learning_rate"))),
                 Tile(t("metric.speed"), number(progress.get("samples_per_second"), 1), t("unit.samples_per_second")),
@@ -188,41 +200,45 @@ def measures(task: Task) -> None:
 def result_tiles(result: dict[str, Any]) -> list[Tile]:
     evaluated, trained = result.get("eval", {}), result.get("train", {})
     return [
-        Tile(t("metric.accuracy"), number(evaluated.get("accuracy"))),
-        Tile(t("metric.f1_macro"), number(evaluated.get("f1_macro"))),
-        Tile(t("metric.eval_loss"), number(evaluated.get("loss"))),
-        Tile(t("metric.train_loss"), number(trained.get("loss"))),
+        Tile(t("metric.accuracy"), score(evaluated.get("accuracy"))),
+        Tile(t("metric.f1_macro"), score(evaluated.get("f1_macro"))),
+        Tile(t("metric.eval_loss"), score(evaluated.get("loss"))),
+        Tile(t("metric.train_loss"), score(trained.get("loss"))),
         Tile(t("metric.runtime"), duration(trained.get("runtime"))),
         Tile(t("metric.speed"), number(trained.get("samples_per_second"), 1), t("unit.samples_per_second")),
     ]
 
 
 def plots(task: Task) -> None:
+    """Side by side: the loss, and what else there is by now."""
     if not task.started_at:
         return
     found = api().request("GET", f"/experiments/{task.experiment_id}/curves")
     curves, resources = found["curves"], found["resources"]
-    left, middle, right = st.columns(3)
-    with left:
-        section(t("metric.loss"))
-        lines = {
-            t("metric.train_loss"): curves.get("train_loss", []),
-            t("metric.eval_loss"): curves.get("eval_loss", []),
-        }
-        draw_lines(lines, x=t("axis.step"), y=t("metric.loss"), key="loss_chart")
-    with middle:
-        section(t("metric.evaluation"))
-        names = {
-            "eval_accuracy": "metric.accuracy",
-            "eval_f1_macro": "metric.f1_macro",
-            "eval_pearson": "metric.pearson",
-        }
-        lines = {t(label): curves[name] for name, label in names.items() if name in curves}
-        draw_lines(lines, x=t("axis.step"), y=t("metric.score"), key="metric_chart")
-    with right:
-        section(t("tasks.resources"), latest_resources(resources))
-        cpu = {t("metric.cpu"): resources.get("cpu_percent", []), t("metric.gpu"): resources.get("gpu_percent", [])}
-        draw_lines(cpu, x=t("axis.seconds"), y=t("axis.percent"), key="cpu_chart", from_zero=True)
+    scores = {t(label): curves[name] for name, label in SCORES.items() if curves.get(name)}
+    drawn: list[Callable[[], None]] = [lambda: plot_loss(curves)]
+    drawn += [lambda: plot_scores(scores)] if scores else []
+    drawn += [lambda: plot_resources(resources)] if resources.get("cpu_percent") else []
+    for column, draw_one in zip(st.columns(len(drawn)), drawn, strict=True):
+        with column:
+            draw_one()
+
+
+def plot_loss(curves: dict[str, Any]) -> None:
+    section(t("metric.loss"))
+    lines = {t(label): curves.get(name, []) for name, label in LOSSES.items()}
+    draw_lines(lines, x=t("axis.step"), y=t("chart.loss_unit"), key="loss_chart")
+
+
+def plot_scores(scores: dict[str, Any]) -> None:
+    section(t("metric.evaluation"))
+    draw_lines(scores, x=t("axis.step"), y=t("metric.score"), key="metric_chart")
+
+
+def plot_resources(resources: dict[str, Any]) -> None:
+    section(t("tasks.resources"), latest_resources(resources))
+    shares = {t("metric.cpu"): resources["cpu_percent"], t("metric.gpu"): resources.get("gpu_percent", [])}
+    draw_lines(shares, x=t("axis.seconds"), y=t("axis.cpu_percent"), key="cpu_chart", from_zero=True)
 
 
 def latest_resources(resources: dict[str, Any]) -> str:
@@ -234,6 +250,8 @@ def latest_resources(resources: dict[str, Any]) -> str:
 
 
 def log_tail(task: Task) -> None:
+    if task.status == "PENDING":
+        return
     with st.expander(
         t("tasks.log"), expanded=not task.has_ended or task.status == "FAILURE", icon=":material/terminal:"
     ):

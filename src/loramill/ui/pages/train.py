@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -18,23 +19,26 @@ from loramill.ui.config_form import (
     draw_field,
     fill,
     flatten,
+    is_switch,
     lost_values,
     read_values,
     state_key,
 )
-from loramill.ui.failures import attempt
+from loramill.ui.failures import attempt, show_failed_job
 from loramill.ui.formats import duration, number, size
 from loramill.ui.parts import Tile, Tone, note_box, page_title, section, tiles
 from loramill.ui.places import go
 from loramill.ui.plain import visible
+from loramill.ui.service_words import in_own_words
 from loramill.ui.services import api, me
-from loramill.ui.texts import t
+from loramill.ui.texts import has_text, t
 
 SAMPLES = ["sample:movie_reviews", "sample:chinese_reviews"]
 FIRST_PRESET = "quickstart"
 SUBMIT_KEY = "submit_key"
 PLAN = "plan"
 PLAN_SECONDS = 150.0
+PER_ROW = 4
 
 
 def draw() -> None:
@@ -71,19 +75,34 @@ def remember(values: dict[str, Any]) -> None:
 
 
 def choose_preset(presets: dict[str, Any]) -> None:
+    """The one that the form is equal to is marked; another one fills it anew."""
+    forms = {name: flatten(preset["config"]) for name, preset in presets.items()}
+
     def chosen() -> None:
         name = st.session_state.get("preset")
-        if name in presets:
-            fill(flatten(presets[name]["config"]))
+        if name in forms:
+            fill(forms[name])
 
+    now = read_values()
+    st.session_state["preset"] = next((name for name, form in forms.items() if form == now), None)
     st.pills(
         t("train.preset"),
         list(presets),
-        format_func=lambda name: name.replace("_", " "),
+        format_func=_spaced,
         key="preset",
         on_change=chosen,
-        help="  \n".join(f"`{name}`: {preset['summary']}" for name, preset in presets.items()),
+        help="  \n".join(f"**{_spaced(name)}**: {_summary(preset)}" for name, preset in presets.items()),
     )
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _summary(preset: dict[str, Any]) -> str:
+    """The file's own first sentence, where we have none in the reader's language."""
+    text = f"preset.{preset['name']}"
+    return t(text) if has_text(text) else str(preset["summary"])
 
 
 def found_problems() -> Problems:
@@ -93,8 +112,8 @@ def found_problems() -> Problems:
 
 
 def _sentence(problem: dict[str, Any]) -> str:
-    hint = problem.get("suggestion")
-    return f"{problem['message']} ({t('train.did_you_mean', key=hint)})" if hint else str(problem["message"])
+    message, hint = in_own_words(str(problem["message"])), problem.get("suggestion")
+    return f"{message} ({t('train.did_you_mean', key=hint)})" if hint else message
 
 
 def essentials(presets: dict[str, Any], problems: Problems) -> None:
@@ -102,13 +121,18 @@ def essentials(presets: dict[str, Any], problems: Problems) -> None:
     sources = [*SAMPLES, *(found["dataset_id"] for found in own_datasets())]
     suggestions = {"data.dataset_name": sources, "model.name": models}
     with st.container(border=True):
-        columns = st.columns(4)
-        for place, key in enumerate(ESSENTIAL):
-            with columns[place % 4]:
-                draw_field(key, problems, suggestions.get(key))
+        in_rows(ESSENTIAL, problems, suggestions)
         note = data_note(st.session_state.get(state_key("data.dataset_name")))
         if note:
             note_box(*note)
+
+
+def in_rows(keys: Sequence[str], problems: Problems, suggestions: dict[str, list[str]]) -> None:
+    """Four fields a row, so that the next row stands straight whatever is said below a field."""
+    for start in range(0, len(keys), PER_ROW):
+        for column, key in zip(st.columns(PER_ROW), keys[start : start + PER_ROW], strict=False):
+            with column:
+                draw_field(key, problems, suggestions.get(key))
 
 
 @st.cache_data(ttl=5, show_spinner=False)
@@ -139,10 +163,8 @@ def experts(problems: Problems) -> None:
         wrong = sum(key in problems for key in keys)
         label = t(f"section.{name}") + (f" · {t('train.problems', count=wrong)}" if wrong else "")
         with st.expander(label, expanded=bool(wrong)):
-            columns = st.columns(4)
-            for place, key in enumerate(keys):
-                with columns[place % 4]:
-                    draw_field(key, problems)
+            in_rows([key for key in keys if not is_switch(key)], problems, {})
+            in_rows([key for key in keys if is_switch(key)], problems, {})
 
 
 def submit_row(tree: dict[str, Any], problems: Problems) -> None:
@@ -185,7 +207,8 @@ def show_plan() -> None:
     if reply is None:
         return
     if reply["problem"]:
-        note_box(f"{t('train.plan_failed')} {reply['problem']['message']}", "bad")
+        note_box(t("train.plan_failed"), "warn")
+        show_failed_job(reply["problem"])
         return
     plan = reply["plan"]
     tiles(
