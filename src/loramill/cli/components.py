@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-END_SECONDS = 12.0
-"""What components get to end by themselves: a worker saves a checkpoint meanwhile."""
+END_SECONDS = 10.0
+"""What components get to end by themselves: a worker gives a child half of it to save a checkpoint."""
 
 LOOK_SECONDS = 0.1
 MAX_REST_SECONDS = 30.0

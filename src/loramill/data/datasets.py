@@ -216,15 +216,6 @@ class DatasetStore:
         """Whether any data set holds these rows."""
         return self._session.scalar(select(DatasetSplit.version).where(DatasetSplit.stored_id == stored_id)) is not None
 
-    def stored_bytes(self, owner: str) -> int:
-        """Bytes of all files that an owner uploaded or cleaned."""
-        total = (
-            select(func.sum(DatasetVersion.bytes))
-            .join(Dataset, Dataset.number == DatasetVersion.dataset_number)
-            .where(Dataset.owner == owner)
-        )
-        return int(self._session.scalar(total) or 0)
-
 
 def new_dataset_id(owner: str) -> str:
     """The owner's id for people to read, and 64 random bits."""

@@ -26,7 +26,7 @@ from loramill.errors import ConflictError, Problem, RequestInvalidError
 from loramill.experiments.models import DataLink, Experiment
 from loramill.files import named_storage_errors, publish_folder
 from loramill.jobs.data_work import DataWork
-from loramill.jobs.stored_bytes import stored_bytes_of
+from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 
 COLUMNS = ("text_column", "text_pair_column", "label_column")
@@ -81,7 +81,7 @@ class Datasets:
     def check_room(self, owner: str, more_bytes: int = 0) -> None:
         """Raises ``QuotaExceededError`` when a user has used up the bytes that one user may store."""
         with self._database.reading() as session:
-            used = stored_bytes_of(session, owner)
+            used = count_usage(session, owner).stored_bytes
             quota = quota_of(UserStore(session).get(owner))
         if used + more_bytes >= quota.max_stored_bytes:
             check_quota(quota, Usage(stored_bytes=max(used + more_bytes, quota.max_stored_bytes)))

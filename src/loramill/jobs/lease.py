@@ -21,11 +21,12 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import func, or_, select, true, update
+from sqlalchemy import Select, bindparam, func, literal, or_, select, true, union_all, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from loramill.database import Database
+from loramill.database import Database, UtcDateTime
 from loramill.errors import ConflictError
 from loramill.experiments.models import Experiment, Status
 from loramill.jobs.job_tables import TABLES, JobKind, SweepJob, end_trials, may_be_taken
@@ -45,6 +46,38 @@ MAX_RACES = 50
 AT_WORK = (Status.STARTED, Status.PROGRESS)
 
 log = logging.getLogger(__name__)
+
+
+def _claim_of(kind: JobKind) -> ReturningUpdate[tuple[int, bool]]:
+    table = TABLES[kind]
+    taken = {
+        "status": Status.STARTED,
+        "attempt": table.attempt + 1,
+        "worker": bindparam("by"),
+        "lease_until": bindparam("until"),
+        "not_before": None,
+        "started_at": func.coalesce(table.started_at, bindparam("now", type_=UtcDateTime())),
+    }
+    waits = table.id == bindparam("job"), table.status == Status.PENDING, may_be_taken(kind)
+    return update(table).where(*waits).values(**taken).returning(table.attempt, table.resume)
+
+
+def _first_of(kind: JobKind) -> Select[Any]:
+    table = TABLES[kind]
+    ours = true() if kind == JobKind.SWEEP else or_(Experiment.task_id.is_not(None), table.id == bindparam("heard_of"))
+    first = (
+        select(literal(kind.value).label("kind"), table.priority, table.created_at, table.id)
+        .where(table.status == Status.PENDING, table.not_before.is_(None), may_be_taken(kind), ours)
+        .order_by(table.priority.desc(), table.number)
+        .limit(1)
+    )
+    return select(first.subquery())
+
+
+CLAIMS = {kind: _claim_of(kind) for kind in TABLES}
+FIRST_WAITING = union_all(*map(_first_of, TABLES))
+"""Made once: making a statement takes longer than the database takes to answer it, while somebody waits for the start.
+What waits for a retry is not due yet."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +112,15 @@ class LeaseState(StrEnum):
 
 def claim(session: Session, experiment_id: str, *, worker: str) -> Claim | None:
     """Take a waiting run or sweep; ``None`` when it is not waiting: taken, finished, cancelled or deleted."""
+    claims = (_claim(session, kind, experiment_id, worker) for kind in TABLES)
+    return next((taken for taken in claims if taken is not None), None)
+
+
+def _claim(session: Session, kind: JobKind, job_id: str, worker: str) -> Claim | None:
     claimed_at = time.monotonic()
-    now = datetime.now(UTC)
-    for kind, table in TABLES.items():
-        taken = session.execute(
-            update(table)
-            .where(table.id == experiment_id, table.status == Status.PENDING, may_be_taken(kind))
-            .values(
-                status=Status.STARTED,
-                attempt=table.attempt + 1,
-                worker=worker,
-                lease_until=_lease_end(),
-                not_before=None,
-                started_at=func.coalesce(table.started_at, now),
-            )
-            .returning(table.attempt, table.resume)
-            .execution_options(synchronize_session=False)
-        ).first()
-        if taken is not None:
-            return Claim(experiment_id, taken.attempt, taken.resume, claimed_at, kind)
-    return None
+    values = {"job": job_id, "by": worker, "until": _lease_end(), "now": datetime.now(UTC)}
+    taken = session.execute(CLAIMS[kind], values, execution_options={"synchronize_session": False}).first()
+    return None if taken is None else Claim(job_id, taken.attempt, taken.resume, claimed_at, kind)
 
 
 def claim_next(session: Session, heard_of: str, *, worker: str) -> Claim | None:
@@ -109,29 +131,14 @@ def claim_next(session: Session, heard_of: str, *, worker: str) -> Claim | None:
             person starts at the shell waits for a moment too, and is done there.
     """
     for _ in range(MAX_RACES):
-        waiting = _first_waiting(session, heard_of)
-        if waiting is None:
+        firsts = session.execute(FIRST_WAITING, {"heard_of": heard_of}).all()
+        if not firsts:
             return None
-        taken = claim(session, waiting, worker=worker)
+        first = min(firsts, key=lambda row: (-row.priority, row.created_at, row.id))
+        taken = _claim(session, JobKind(first.kind), first.id, worker)
         if taken is not None:
             return taken
     return None
-
-
-def _first_waiting(session: Session, heard_of: str) -> str | None:
-    """Of both tables; what waits for a retry is not due yet."""
-    found: list[tuple[int, datetime, str]] = []
-    for kind, table in TABLES.items():
-        ours = true() if kind == JobKind.SWEEP else or_(Experiment.task_id.is_not(None), Experiment.id == heard_of)
-        first = session.execute(
-            select(table.priority, table.created_at, table.id)
-            .where(table.status == Status.PENDING, table.not_before.is_(None), may_be_taken(kind), ours)
-            .order_by(table.priority.desc(), table.number)
-            .limit(1)
-        ).first()
-        if first is not None:
-            found.append((-first.priority, first.created_at, first.id))
-    return min(found)[2] if found else None
 
 
 def require_held(session: Session, claim: Claim) -> None:

@@ -7,24 +7,23 @@ import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from loramill.auth.audit_log import Actor, AuditLog
-from loramill.auth.quotas import Usage, check_quota, quota_of
+from loramill.auth.quotas import check_quota, quota_of
 from loramill.auth.users import UserStore
 from loramill.config.load import dump_config, parse_config
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import ConflictError, StorageError
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.models import FINISHED, Experiment, Status
+from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import sync_folder
-from loramill.jobs.job_tables import JobKind, SweepJob, may_be_taken
-from loramill.jobs.stored_bytes import stored_bytes_of
+from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 
 SUBMIT_ACTION = "task.submit"
@@ -129,24 +128,6 @@ def _find_same(session: Session, submission: Submission) -> Experiment | None:
     if known is not None and known.config != submission.config.model_dump(mode="json"):
         raise ConflictError("This Idempotency-Key was used for another config.", fix="Use a new key for a new run.")
     return known
-
-
-def count_usage(session: Session, owner: str) -> Usage:
-    """What a user's quota is compared with."""
-    yesterday = datetime.now(UTC) - timedelta(days=1)
-    unfinished = Experiment.status.not_in(FINISHED), may_be_taken(JobKind.RUN)  # a sweep is one, not each of its trials
-    runs = session.execute(
-        select(
-            func.count().filter(*unfinished), func.count().filter(Experiment.created_at > yesterday), func.count()
-        ).where(Experiment.owner == owner)
-    ).one()
-    sweeps = select(func.count()).where(SweepJob.owner == owner, SweepJob.status.not_in(FINISHED))
-    return Usage(
-        concurrent_jobs=runs[0] + (session.scalar(sweeps) or 0),
-        daily_submits=runs[1],
-        stored_experiments=runs[2],
-        stored_bytes=stored_bytes_of(session, owner),
-    )
 
 
 def find_task(session: Session, task_id: str) -> Experiment | None:

@@ -20,8 +20,8 @@ from loramill.database import Database
 from loramill.errors import ConflictError
 from loramill.experiments.models import Experiment, Status
 from loramill.jobs.job_tables import SweepJob
-from loramill.jobs.submit import count_usage
 from loramill.jobs.sweep import Sweep, TrialEntry, new_sweep
+from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.search import Search

@@ -28,7 +28,7 @@ from loramill.jobs.gpus import GpuSlots
 from loramill.jobs.job_tables import find_job, results_of
 from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim_next, give_back, revoke
 from loramill.jobs.retries import fail_or_retry
-from loramill.jobs.stored_bytes import record_stored_bytes
+from loramill.jobs.usage import record_stored_bytes
 from loramill.settings import Settings
 
 LOOK_SECONDS = 0.2

@@ -120,6 +120,7 @@ class EmbeddedBroker:
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
+            "save": "",  # no second copy of the same, which would be written while somebody waits for the end
             "daemonize": "yes",  # neither this process nor Ctrl-C at its terminal ends it
             "pidfile": str(self.folder / PIDFILE),
             "logfile": str(self.folder / "server.log"),
