@@ -37,10 +37,11 @@ def test_no_steps_are_no_speed() -> None:
 
 def test_a_run_is_sampled_from_start_to_end(tmp_path: Path) -> None:
     samples: list[ResourceSample] = []
+    started = time.monotonic()
     with PerformanceMonitor(tmp_path, interval=0.05, on_sample=samples.append) as monitor:
         monitor.record_step(rows=2, tokens=10, padded_tokens=10, seconds=0.01)
         time.sleep(0.5)
-    assert 4 <= len(samples) <= 11
+    assert 4 <= len(samples) <= 1 + (time.monotonic() - started) / 0.05
     assert [sample.seconds for sample in samples] == sorted(sample.seconds for sample in samples)
     summary = monitor.summary()
     assert summary["cpu_percent_max"] == max(sample.cpu_percent for sample in samples)
