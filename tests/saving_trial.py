@@ -8,10 +8,10 @@ import torch
 
 from fault_injection import Fault, FaultInjector
 from loramill.base_models import locate_base_model
-from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.base import load_base
-from loramill.engine.batching import TokenRows
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.step import LabelledTokens, StepResult
+from loramill.engine.token_rows import TokenRows
 from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager, verify_checkpoint
 from loramill.training.training_state import load_state, save_state
 from loramill.training.trial import Trial, learn

@@ -11,9 +11,9 @@ import torch
 
 from loramill.base_models import locate_base_model
 from loramill.config.load import load_config
-from loramill.engine.bank import Adapter
 from loramill.engine.base import FrozenBase
 from loramill.engine.losses import ProblemType
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.experiments.folder import ExperimentFolder
 from loramill.inference.model_host import HostOptions
 from loramill.training.final_model import save_final_model

@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from loramill.base_models import locate_base_model
-from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.base import FrozenBase, load_base
-from loramill.engine.batching import TokenRows
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
+from loramill.engine.token_rows import TokenRows
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase]
 SMALL = {

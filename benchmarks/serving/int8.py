@@ -24,10 +24,11 @@ from workload import DEFAULT_HOME, heading, spread, trained_model
 
 from loramill.data.samples import load_sample
 from loramill.engine.base import FrozenBase, LayerWeights
-from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens, build_batch
+from loramill.engine.batching import build_batch
 from loramill.engine.forward import classify
 from loramill.engine.linear import Linear
 from loramill.engine.serving_bank import ServingBank, merge_adapter
+from loramill.engine.token_rows import IntArray, TokenRows, batches_of_tokens
 from loramill.inference.saved_model import SavedModel
 from loramill.inference.served_model import LoadedBase, ServedModel
 

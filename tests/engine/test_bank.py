@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.families import SITES
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.peft_format import named_tensors
 from small_models import random_adapter, save_small_model, small_base
 

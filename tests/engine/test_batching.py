@@ -10,15 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramill.engine.batching import (
-    FUSED_WIDTH,
-    WIDTH_MULTIPLE,
-    Batch,
-    IntArray,
-    TokenRows,
-    batches_of_tokens,
-    build_batch,
-)
+from loramill.engine.batching import FUSED_WIDTH, WIDTH_MULTIPLE, Batch, build_batch
+from loramill.engine.token_rows import IntArray, TokenRows, batches_of_tokens
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
 from loramill.engine.batching import build_batch
 from loramill.engine.dropout import DropoutSeed, DropoutStream
 from loramill.engine.forward import classify
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.packed_updates import AdapterRows
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients
 from loramill.engine.tokenizer import load_tokenizer, tokenize

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import TokenRows, build_batch
+from loramill.engine.batching import build_batch
 from loramill.engine.families import SITES
 from loramill.engine.forward import classify
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.peft_format import load_adapter, named_tensors, save_adapter
+from loramill.engine.token_rows import TokenRows
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from small_models import padded_inputs, random_adapter, small_base
 

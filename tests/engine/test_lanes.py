@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.batching import IntArray, TokenRows
 from loramill.engine.dropout import DropoutSeed
 from loramill.engine.lanes import LANE_TOKENS, run_in_lanes
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients, predict_logits
+from loramill.engine.token_rows import IntArray, TokenRows
 from small_models import random_adapter, small_base
 
 LENGTHS: IntArray = np.random.default_rng(1).integers(4, 30, 60)

@@ -16,13 +16,15 @@ from transformers import (
 
 from loramill.base_models import locate_base_model
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter
-from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import TokenRows, build_batch
+from loramill.engine.batching import build_batch
 from loramill.engine.dropout import DropoutSeed, DropoutStream
 from loramill.engine.forward import classify
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.peft_format import load_adapter, save_adapter
+from loramill.engine.token_rows import TokenRows
 from loramill.errors import ConfigError
 from small_models import SMALL, VOCABULARY
 from small_modules import MODULES, save_small_module

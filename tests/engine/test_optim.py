@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from loramill.engine.bank import Adapter
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.optim import AdamW, learning_rate, update
 from small_models import random_adapter, small_base
 

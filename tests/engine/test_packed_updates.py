@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.dropout import DropoutSeed
 from loramill.engine.families import SITES
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.packed_updates import packed_linear
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients
 from loramill.engine.tokenizer import load_tokenizer, tokenize

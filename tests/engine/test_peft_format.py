@@ -18,10 +18,10 @@ from transformers import AutoModelForSequenceClassification
 
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import TokenRows
 from loramill.engine.families import SITES
 from loramill.engine.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
 from loramill.engine.step import predict_logits
+from loramill.engine.token_rows import TokenRows
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import AdapterFormatError
 from small_models import CONFIGS, padded_inputs, random_adapter, save_small_model, small_base

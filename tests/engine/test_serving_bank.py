@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from loramill.base_models import locate_base_model
-from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase, load_base
 from loramill.engine.batching import Batch, build_batch
 from loramill.engine.families import SITES, Site
 from loramill.engine.forward import classify
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.serving_bank import ServingBank, merge_adapter, pack_adapter
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from loramill.base_models import locate_base_model
-from loramill.engine.batching import TokenRows
+from loramill.engine.token_rows import TokenRows
 from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
 from loramill.errors import ModelError
 

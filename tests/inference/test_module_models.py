@@ -11,7 +11,8 @@ import torch
 
 from loramill.base_models import locate_base_model
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter
-from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
+from loramill.engine.bank import AdapterBank
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.inference.answers import Logits

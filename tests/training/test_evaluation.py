@@ -11,8 +11,8 @@ import torch
 
 from loramill.data.prepare import LabelledRows
 from loramill.engine.bank import AdapterBank
-from loramill.engine.batching import TokenRows
 from loramill.engine.step import LabelledTokens, predict_logits
+from loramill.engine.token_rows import TokenRows
 from loramill.errors import DiskFullError, NonFiniteLossError
 from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
 from small_models import random_adapter, save_small_model, small_base

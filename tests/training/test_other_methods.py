@@ -12,7 +12,8 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter
-from loramill.engine.bank import AdapterBank, AdapterSpec
+from loramill.engine.bank import AdapterBank
+from loramill.engine.low_rank_adapter import AdapterSpec
 from loramill.engine.peft_format import load_adapter, save_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize

@@ -16,11 +16,12 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 from loramill.base_models import locate_base_model
 from loramill.config.schema import ExperimentConfig
 from loramill.data.samples import load_sample
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import load_base
-from loramill.engine.batching import IntArray, TokenRows
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.peft_format import save_adapter
 from loramill.engine.step import LabelledTokens, accumulate_gradients
+from loramill.engine.token_rows import IntArray, TokenRows
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.training.stages import adapter_spec
 from loramill.training.trial import Trial

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loramill.engine.batching import TokenRows
 from loramill.engine.step import LabelledTokens, StepResult
+from loramill.engine.token_rows import TokenRows
 from loramill.errors import ConfigError, NonFiniteLossError
 from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
 from loramill.training.trial import StepPlan, Trial

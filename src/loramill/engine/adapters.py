@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from loramill.engine.bank import Adapter, AdapterSpec
 from loramill.engine.base import FrozenBase, load_base
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.module_base import ModuleAdapter, ModuleBase, load_module_base
 from loramill.engine.module_family import lacks_fast_path
 

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from loramill.engine.batching import Attention, Batch, IntArray, TokenRows, build_batch
+from loramill.engine.batching import Attention, Batch, build_batch
 from loramill.engine.families import Architecture, HeadLayer, read_architecture
 from loramill.engine.linear import Linear
+from loramill.engine.token_rows import IntArray, TokenRows
 from loramill.errors import ModelError
 
 

@@ -1,4 +1,4 @@
-"""Rows as tokens, and batches without padding.
+"""Batches without padding.
 
 A batch is one flat sequence of tokens, the rows one after the other: every linear layer then works on real tokens
 only, whatever the lengths. Only attention needs rows. Kernels of CUDA take them as they lie; elsewhere they stand in
@@ -15,75 +15,14 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IntArray = npt.NDArray[np.int64]
+from loramill.engine.token_rows import IntArray, PrefixStates, TokenRows, ranges
+
 Attention = Literal["rows", "padded", "flat"]
 """How rows attend: in buckets of almost equal length, in padded buckets of a fixed size, or as they lie."""
-
-
-@dataclass(frozen=True)
-class PrefixStates:
-    """What the frozen layers below ``layer`` make of tokens, whoever's adapter comes above them.
-
-    Attributes:
-        states: ``[tokens, hidden]`` in the compute type, in the order of ``TokenRows.token_ids``; may lie in a file.
-    """
-
-    layer: int
-    states: Tensor
-
-    def take(self, tokens: IntArray) -> PrefixStates:
-        """Those of some tokens, in the order given."""
-        return PrefixStates(self.layer, self.states[torch.from_numpy(tokens)])
-
-
-@dataclass(frozen=True)
-class TokenRows:
-    """Tokenised rows, stored flat.
-
-    Attributes:
-        token_ids: int64 ``[tokens]``, all rows one after the other.
-        type_ids: int64 ``[tokens]``; 0 for the first text and 1 for the second.
-        starts: int64 ``[rows + 1]``; row ``i`` is ``starts[i]:starts[i + 1]``.
-        truncated: rows that were longer than the limit.
-        prefix: states of the tokens above the layers that no adapter changes, if they were computed before.
-    """
-
-    token_ids: IntArray
-    type_ids: IntArray
-    starts: IntArray
-    truncated: int = 0
-    prefix: PrefixStates | None = None
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @cached_property
-    def lengths(self) -> IntArray:
-        """Tokens of every row, ``[rows]``."""
-        return np.diff(self.starts)
-
-    def take(self, chosen: IntArray) -> TokenRows:
-        """Some of the rows, in the order given."""
-        lengths = self.lengths[chosen]
-        where = _ranges(self.starts[:-1][chosen], lengths)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        prefix = self.prefix.take(where) if self.prefix else None
-        return TokenRows(self.token_ids[where], self.type_ids[where], starts, prefix=prefix)
-
-    def first(self, count: int) -> TokenRows:
-        """The first ``count`` rows, or all if there are fewer."""
-        starts = self.starts[: count + 1]
-        return TokenRows(self.token_ids[: starts[-1]], self.type_ids[: starts[-1]], starts)
-
-    def sorted_by_length(self, chosen: IntArray) -> IntArray:
-        """The same rows, shortest first."""
-        order: IntArray = chosen[np.argsort(self.lengths[chosen], kind="stable")]
-        return order
 
 
 @dataclass(frozen=True)
@@ -221,7 +160,7 @@ def build_batch(
     row, token = 0, 0
     for adapter, source, chosen in parts:
         part_lengths = source.lengths[chosen]
-        where = _ranges(source.starts[:-1][chosen], part_lengths)
+        where = ranges(source.starts[:-1][chosen], part_lengths)
         tokens.append(source.token_ids[where])
         types.append(source.type_ids[where])
         prefixes.append(source.prefix.take(where) if source.prefix else None)
@@ -235,7 +174,7 @@ def build_batch(
     return Batch(
         token_ids=torch.from_numpy(np.concatenate(tokens)).to(device),
         type_ids=torch.from_numpy(np.concatenate(types)).to(device),
-        positions=torch.from_numpy(_ranges(np.zeros_like(all_lengths), all_lengths)).to(device),
+        positions=torch.from_numpy(ranges(np.zeros_like(all_lengths), all_lengths)).to(device),
         first_tokens=torch.from_numpy(starts).to(device),
         segments=tuple(segments),
         longest=int(all_lengths.max()),
@@ -253,22 +192,6 @@ def _beside(prefixes: Sequence[PrefixStates | None], device: torch.device) -> Pr
     if len(known) < len(prefixes) or len({prefix.layer for prefix in known}) != 1:
         return None
     return PrefixStates(known[0].layer, torch.cat([prefix.states.to(device) for prefix in known]))
-
-
-def batches_of_tokens(lengths: IntArray, budget: int) -> list[IntArray]:
-    """Rows in batches of about ``budget`` tokens, similar lengths together, longest first.
-
-    The longest come first so that what does not fit in memory fails at once.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    totals = np.cumsum(lengths[order])
-    while start < len(order):
-        used = totals[start - 1] if start else 0
-        stop = max(int(np.searchsorted(totals, used + budget, side="right")), start + 1)
-        batches.append(order[start:stop])
-        start = stop
-    return batches
 
 
 def _ends_by_count(rows: int) -> list[int]:
@@ -315,10 +238,3 @@ def _lay_out(
     scatter = np.zeros(int(lengths.sum()) + filler, dtype=np.int64)
     scatter[gather[filled]] = np.flatnonzero(filled)
     return tuple(buckets), Places(*(torch.from_numpy(array).to(device) for array in (order, gather, scatter, empty)))
-
-
-def _ranges(starts: IntArray, lengths: IntArray) -> IntArray:
-    """``[s, s + 1, ..., s + n - 1]`` for every (start s, length n), end to end."""
-    ends = np.cumsum(lengths)
-    ranges: IntArray = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
-    return ranges

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loramill.engine.attention import pooled_attention, self_attention
-from loramill.engine.bank import AdapterBank, Group, HeadWeights, text_rows, token_rows
+from loramill.engine.bank import AdapterBank, text_rows, token_rows
 from loramill.engine.base import FrozenBase, LayerWeights
 from loramill.engine.batching import Batch
 from loramill.engine.dropout import DropoutStream
 from loramill.engine.families import Activation, Site
 from loramill.engine.linear import Linear
+from loramill.engine.low_rank_adapter import Group, HeadWeights
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.packed_updates import AdapterRows
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loramill.engine.bank import Adapter, AdapterSpec, ParameterRange
 from loramill.engine.base import EmbeddingWeights, FrozenBase
 from loramill.engine.batching import Batch, Segment
 from loramill.engine.dropout import DropoutStream
 from loramill.engine.linear import Linear
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec, ParameterRange
 from loramill.engine.module_family import module_architecture
 from loramill.engine.module_layers import MethodLayers, PeftHost
 from loramill.errors import ModelError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from loramill.engine.bank import AdapterSpec
+from loramill.engine.low_rank_adapter import AdapterSpec
 from loramill.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import Adapter
+from loramill.engine.low_rank_adapter import Adapter
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from loramill.engine.adapters import new_adapter
-from loramill.engine.bank import Adapter, AdapterSpec, Group, LowRankPair
 from loramill.engine.base import FrozenBase
 from loramill.engine.families import SITES, Architecture, Site, choose_sites
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec, Group, LowRankPair
 from loramill.engine.module_base import ModuleAdapter, ModuleBase
 from loramill.errors import AdapterFormatError, ConfigError
 from loramill.files import write_atomic, write_json

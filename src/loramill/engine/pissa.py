@@ -19,7 +19,7 @@ from loramill.engine.base import FrozenBase
 from loramill.engine.families import Site
 
 if TYPE_CHECKING:
-    from loramill.engine.bank import AdapterSpec, Group, LowRankPair
+    from loramill.engine.low_rank_adapter import AdapterSpec, Group, LowRankPair
 
 
 def start_from_principal_parts(

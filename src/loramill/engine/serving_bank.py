@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import GROUPS, Adapter, AdapterSpec, Group, HeadWeights, LowRankPair
 from loramill.engine.base import FrozenBase, LayerWeights
 from loramill.engine.dropout import DropoutStream
 from loramill.engine.families import Site
 from loramill.engine.linear import Linear
+from loramill.engine.low_rank_adapter import GROUPS, Adapter, AdapterSpec, Group, HeadWeights, LowRankPair
 from loramill.engine.packed_updates import AdapterRows
 
 CHUNK_ROWS = 32

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import IntArray, TokenRows, batches_of_tokens
 from loramill.engine.dropout import DropoutSeed, DropoutStream
 from loramill.engine.forward import classify
 from loramill.engine.lanes import LANE_TOKENS, lane_count, run_in_lanes
 from loramill.engine.losses import ProblemType, row_losses
+from loramill.engine.token_rows import IntArray, TokenRows, batches_of_tokens
 
 PACKED_TOKENS = 32_768
 """Tokens of a training pass that micro-batches of several adapters share, where the device wants large passes."""

@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from loramill.base_models import VOCABULARY_FILES
-from loramill.engine.batching import IntArray, TokenRows
+from loramill.engine.token_rows import IntArray, TokenRows
 from loramill.errors import ModelError
 
 CHUNK_ROWS = 8192

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from loramill.engine.batching import TokenRows, batches_of_tokens
+from loramill.engine.token_rows import TokenRows, batches_of_tokens
 from loramill.experiments.folder import ExperimentFolder
 from loramill.inference.answers import Answer, Logits, read_answer
 from loramill.inference.languages import language_warning, text_language

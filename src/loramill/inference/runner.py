@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.batching import IntArray, TokenRows
 from loramill.engine.forward import Bank, classify
 from loramill.engine.module_base import ModuleAdapter
 from loramill.engine.serving_bank import PackedAdapter, ServingBank, merge_adapter
+from loramill.engine.token_rows import IntArray, TokenRows
 from loramill.inference.answers import Logits
 from loramill.inference.served_model import LoadedBase, ServedModel
 

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from loramill.base_models import BaseModelFiles, locate_base_model
 from loramill.engine.adapters import BaseNeeds, load_any_base, why_own_module
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import TokenRows
 from loramill.engine.module_base import ModuleAdapter
 from loramill.engine.peft_format import load_adapter
 from loramill.engine.serving_bank import PackedAdapter, pack_adapter
+from loramill.engine.token_rows import TokenRows
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import AdapterFormatError
 from loramill.inference.languages import model_language

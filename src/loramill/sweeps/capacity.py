@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import psutil
 import torch
 
-from loramill.engine.bank import Adapter
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.sweeps.entry import Entry
 
 TENSORS_A_TRIAL = 5

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loramill.data.prepare import LabelledRows
-from loramill.engine.batching import IntArray
+from loramill.engine.token_rows import IntArray
 from loramill.training.evaluation import Evaluation
 from loramill.training.loop import TrialRun
 from loramill.training.stages import FinalModel, RunContext, RunData

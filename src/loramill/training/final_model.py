@@ -10,9 +10,9 @@ from typing import Any
 
 from loramill.base_models import BaseModelFiles
 from loramill.config.schema import ExperimentConfig
-from loramill.engine.bank import Adapter
 from loramill.engine.base import FrozenBase
 from loramill.engine.losses import ProblemType
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import save_adapter
 from loramill.engine.tokenizer import load_tokenizer

@@ -20,8 +20,8 @@ from loramill.data.suspects import blend
 from loramill.engine.adapters import new_adapter
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import IntArray
 from loramill.engine.step import LabelledTokens, predict_logits
+from loramill.engine.token_rows import IntArray
 from loramill.errors import LabelError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor

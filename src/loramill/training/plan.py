@@ -22,8 +22,8 @@ import torch
 
 from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import AdapterBank
-from loramill.engine.batching import IntArray, TokenRows
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients, predict_logits
+from loramill.engine.token_rows import IntArray, TokenRows
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.resources import peak_rss_bytes
 from loramill.training import stages

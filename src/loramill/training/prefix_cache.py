@@ -17,12 +17,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from loramill.engine.bank import AdapterBank, AdapterSpec
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import PrefixStates, TokenRows, batches_of_tokens
 from loramill.engine.forward import states_before
+from loramill.engine.low_rank_adapter import AdapterSpec
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.step import PREDICTION_TOKENS, LabelledTokens
+from loramill.engine.token_rows import PrefixStates, TokenRows, batches_of_tokens
 from loramill.training.loop import TrialRun
 
 MEMORY_SHARE = 0.25

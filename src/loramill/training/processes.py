@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from loramill.engine.bank import Adapter
-from loramill.engine.batching import IntArray
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.step import StepResult
+from loramill.engine.token_rows import IntArray
 
 Choice = TypeVar("Choice", bound=str)
 

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from loramill.base_models import locate_base_model
 from loramill.engine.adapters import BaseNeeds, load_any_base
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.engine.batching import TokenRows
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.model_labels import ModelLabels
 from loramill.engine.peft_format import CONFIG_FILE, load_adapter
 from loramill.engine.step import predict_logits
+from loramill.engine.token_rows import TokenRows
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ReloadMismatchError
 from loramill.files import write_json

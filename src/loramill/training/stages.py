@@ -14,9 +14,10 @@ from loramill.config.load import dump_config
 from loramill.config.schema import ExperimentConfig
 from loramill.data.prepare import LabelledRows, PreparedData, prepare_data
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter, why_own_module
-from loramill.engine.bank import Adapter, AdapterBank, AdapterSpec
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
 from loramill.engine.families import check_layers, choose_sites, read_architecture
+from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.module_family import lacks_fast_path, module_architecture
 from loramill.engine.step import LabelledTokens

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from loramill.config.schema import ExperimentConfig, TrainingConfig
-from loramill.engine.bank import Adapter
-from loramill.engine.batching import IntArray
 from loramill.engine.dropout import DropoutSeed
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.optim import AdamW, learning_rate, update
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
+from loramill.engine.token_rows import IntArray
 from loramill.errors import NonFiniteLossError
 from loramill.monitor.resources import ResourceSample
 from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
