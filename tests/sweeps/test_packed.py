@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from loramill.config.load import parse_config
-from loramill.engine.bank import Adapter, AdapterBank
+from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
+from loramill.engine.low_rank_adapter import Adapter
 from loramill.engine.step import LabelledTokens
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.training.checkpoint_manager import CheckpointManager
