@@ -1,6 +1,7 @@
 """Pictures of every page in both languages, for docs/images: python scripts/screenshots.py URL USER PASSWORD [NAME ...]
 
-The service behind URL should hold something worth looking at: runs, a sweep, a data set with findings.
+The service behind URL should hold something worth looking at: runs, one of them still going on, a sweep, and a data set
+with findings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,22 @@ STILL = "[data-testid=stApp][data-test-script-state=notRunning]"
 FIRST_FINISHED = 0
 """Row of the list of experiments."""
 
-PAGES = ("train", "tasks", "experiments", "sweeps", "data", "models", "admin", "experiment", "compare")
+PAGES = (
+    "train",
+    "tasks",
+    "experiments",
+    "sweeps",
+    "data",
+    "models",
+    "admin",
+    "experiment",
+    "compare",
+    "dark",
+    "problem",
+)
+LIVE = "tasks"
+"""The page that is shown in the dark, too."""
+
 PATIENCE_MS = 240_000
 COLOURS = 64
 
@@ -55,6 +71,12 @@ def sign_in(page: Page, address: str, username: str, password: str, texts: dict[
 
 def show(page: Page, name: str, texts: dict[str, str]) -> None:
     """Go there as a person would; the newest finished runs are opened and compared."""
+    if name == "problem":
+        page.goto(f"{page.url.split('?')[0].rpartition('/')[0]}/experiment?id=mistyped")
+        page.locator(".lm-problem").wait_for()
+        return
+    page.emulate_media(color_scheme="dark" if name == "dark" else "light")
+    name = LIVE if name == "dark" else name
     ticked = {"experiment": (1, "action.open"), "compare": (2, "action.compare")}
     section = "experiments" if name in ticked else name
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=texts[f"nav.{section}"], exact=True).click()

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from loramill.ui.sign_ins import SignIn
+
 Shows = Callable[..., AppTest]
 """Page, person, language and query -> the page as drawn."""
+
+
+SignsIn = Callable[[str], SignIn]
+AddRun = Callable[..., str]
+
+TABS = {
+    "experiment": ("overview", "config", "report", "files", "log", "notes"),
+    "data": ("findings", "rows", "analysis", "versions", "suspects"),
+    "admin": ("users", "audit", "health"),
+}
+NAMES = ("train", "tasks", "experiments", "experiment", "compare", "sweeps", "data", "models", "admin")
+VIEWS = [(page, tab) for page in NAMES for tab in TABS.get(page, ("",))]
+
+FIELDS = ("text_input", "number_input", "selectbox", "multiselect", "toggle")
+
+
+def fields_of(test: AppTest) -> Iterator[Any]:
+    """What one can fill in."""
+    for kind in FIELDS:
+        yield from test.get(kind)
 
 
 def seen(test: AppTest) -> str:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from loramill.config.keys import iter_keys, set_key
 from loramill.config.schema import ExperimentConfig
-from loramill.ui.plain import isolated
+from loramill.ui.plain import isolated, visible
 from loramill.ui.texts import has_text, t
 
 FIELDS: dict[str, FieldInfo] = dict(iter_keys(ExperimentConfig))
@@ -155,8 +155,9 @@ def _choose_or_type(name: str, label: str, about: str, suggestions: list[str]) -
     now = st.session_state.get(name)
     options = suggestions if now in suggestions or not now else [now, *suggestions]
     st.selectbox(
-        label, options, key=name, help=about, accept_new_options=True, index=None, placeholder=t("form.choose_or_type")
-    )
+        label, options, key=name, help=about, accept_new_options=True, index=None,
+        placeholder=t("form.choose_or_type"), format_func=lambda option: visible(option, 200),
+    )  # fmt: skip
 
 
 def _shown_option(option: str) -> str:

@@ -169,7 +169,7 @@ def history(dataset: dict[str, Any], versions: list[dict[str, Any]]) -> None:
         }
         for item in reversed(versions)
     ]
-    st.dataframe(pd.DataFrame(table), hide_index=True)
+    st.dataframe(pd.DataFrame(table), hide_index=True, alt=t("tab.versions"))
     if len(versions) < 2:
         st.caption(t("data.one_version"))
         return
@@ -190,7 +190,7 @@ def show_diff(found: dict[str, Any]) -> None:
         for example in found[f"{kind}_examples"]
     ]
     if table:
-        st.dataframe(pd.DataFrame(table), hide_index=True, height=table_height(len(table), 10))
+        st.dataframe(pd.DataFrame(table), hide_index=True, height=table_height(len(table), 10), alt=t("column.change"))
 
 
 def suspects(version: dict[str, Any]) -> None:
@@ -219,6 +219,6 @@ def suspects(version: dict[str, Any]) -> None:
     ]
     note_box(t("suspects.about"))
     if table:
-        st.dataframe(pd.DataFrame(table), hide_index=True)
+        st.dataframe(pd.DataFrame(table), hide_index=True, alt=t("tab.suspects"))
     else:
         st.caption(t("suspects.all_right"))

@@ -64,7 +64,7 @@ def draw_table(
         key=key,
         placeholder="",
         column_config=columns,
-        alt=t("experiments.title"),
+        alt=t("models.title") if finished else t("experiments.title"),
     )
     return [items[place]["id"] for place in event["selection"]["rows"] if place < len(items)]
 

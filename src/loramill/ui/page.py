@@ -17,6 +17,7 @@ from loramill.ui.browser_session import cookie_of_browser, keep_session
 from loramill.ui.failures import guarded
 from loramill.ui.pages import admin, compare, data, experiment, experiments, models, sign_in, sweeps, tasks, train
 from loramill.ui.places import STATE as PAGES
+from loramill.ui.places import go
 from loramill.ui.plain import isolated
 from loramill.ui.services import STATE, signed_in
 from loramill.ui.sign_ins import SignIn, sign_ins
@@ -25,6 +26,7 @@ from loramill.ui.texts import LANGUAGES, choose_language, current_language, t
 HERE = Path(__file__).parent
 TICKET = "ticket"
 CHOICE = "language_choice"
+WORK = ("home", "train", "tasks", "experiments", "sweeps", "experiment", "compare")
 LANGUAGE_PIXELS = 160
 
 
@@ -68,7 +70,8 @@ def navigation(person: SignIn | None) -> StreamlitPage:
     """All pages are there whoever looks, so that an address survives a sign-in."""
     is_admin = person is not None and person.is_admin
     pages = {
-        "train": _page(train.draw, "train", ":material/model_training:", default=True),
+        "home": _page(home, "home", None, default=True, hidden=True),
+        "train": _page(train.draw, "train", ":material/model_training:"),
         "tasks": _page(tasks.draw, "tasks", ":material/pending_actions:"),
         "experiments": _page(experiments.draw, "experiments", ":material/science:"),
         "sweeps": _page(sweeps.draw, "sweeps", ":material/grid_view:"),
@@ -80,7 +83,7 @@ def navigation(person: SignIn | None) -> StreamlitPage:
     }
     st.session_state[PAGES] = pages
     sections = {
-        t("nav.work"): [pages[name] for name in ("train", "tasks", "experiments", "sweeps", "experiment", "compare")],
+        t("nav.work"): [pages[name] for name in WORK],
         t("nav.things"): [pages[name] for name in ("data", "models")],
         t("nav.service"): [pages["admin"]],
     }
@@ -92,6 +95,11 @@ def _page(
 ) -> StreamlitPage:
     visibility: Literal["visible", "hidden"] = "hidden" if hidden else "visible"
     return st.Page(draw, title=t(f"nav.{name}"), icon=icon, url_path=name, default=default, visibility=visibility)
+
+
+def home() -> None:
+    """Each page has an address of its own; the bare one leads to the first."""
+    go("train")
 
 
 def sidebar(person: SignIn) -> None:

@@ -51,7 +51,7 @@ def verdict(found: dict[str, Any]) -> None:
             }
             for pair in found["pairs"]
         ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.dataframe(pd.DataFrame(rows), hide_index=True, alt=t("compare.verdict"))
 
 
 def parameters(found: dict[str, Any]) -> None:
@@ -60,7 +60,8 @@ def parameters(found: dict[str, Any]) -> None:
         st.caption(t("compare.same_parameters"))
         return
     rows = {key: [_shown(value) for value in values] for key, values in found["parameters"].items()}
-    st.dataframe(_side_by_side(rows, found["ids"], t("column.parameter")), hide_index=True)
+    table = _side_by_side(rows, found["ids"], t("column.parameter"))
+    st.dataframe(table, hide_index=True, alt=t("compare.parameters"))
 
 
 def metrics(found: dict[str, Any]) -> None:
