@@ -40,7 +40,7 @@ CANCEL_SECONDS = 10.0
 COME_BACK_SECONDS = 12.0
 """The reaper sends a waiting job again after ten."""
 
-SETBACKS = 4
+SETBACKS = 6
 """Of one job, without a checkpoint in between: then blows rest, since twenty in a row are rightly a failure."""
 
 WHOLE_KILLS = pytest.param(50, 200, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(20 * 60)])

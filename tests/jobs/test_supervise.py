@@ -21,7 +21,7 @@ from loramill.jobs.supervise import Supervisor
 from loramill.settings import Settings
 
 SUCCEEDS_SLOWLY = """
-import json, sys, time
+import json, os, sys, time
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.store import ExperimentStore
@@ -110,6 +110,15 @@ def test_a_child_that_has_recorded_its_end_writes_its_last_event(
     supervise(SUCCEEDS_SLOWLY).do_next("job")
     assert row().status == Status.SUCCESS
     assert "Attempt 1 at job ended: by itself, exit code 0" in caplog.text
+    assert statuses(home) == ["SUCCESS"]
+
+
+def test_the_end_of_a_child_that_was_killed_before_it_told_of_it_is_told(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment], home: Path
+) -> None:
+    submit()
+    supervise(SUCCEEDS_SLOWLY.replace("time.sleep(4)", "os.kill(os.getpid(), 9)")).do_next("job")
+    assert (row().status, row().attempt) == (Status.SUCCESS, 1)
     assert statuses(home) == ["SUCCESS"]
 
 

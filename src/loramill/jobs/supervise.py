@@ -169,8 +169,23 @@ class Supervisor:
         except SQLAlchemyError as error:
             log.warning("The end of %s was not recorded: %s", claimed.experiment_id, error)
             return
+        if status is None and exit_code != 0:
+            status = self._untold_end(claimed)
         if status is not None:
             self._tell(claimed, status)
+
+    def _untold_end(self, claimed: Claim) -> Status | None:
+        """How the job ended, when its child was killed between writing that to the row and to the events."""
+        try:
+            with self._database.reading() as session:
+                row = find_job(session, claimed.kind, claimed.experiment_id)
+            events = self._folder(claimed).read_events()
+        except (SQLAlchemyError, LoramillError):
+            return None
+        if row is None or row.attempt != claimed.attempt or row.status not in FINISHED:
+            return None
+        told = [event["status"] for event in events if event["type"] == "status"]
+        return None if told[-1:] == [row.status] else Status(row.status)
 
     def _measure(self, claimed: Claim) -> None:
         """Let the owner's quota count what the job left on disk."""
@@ -189,11 +204,13 @@ class Supervisor:
     def _tell(self, claimed: Claim, status: Status) -> None:
         event = {"time": time.time(), "type": "status", "status": status, "attempt": claimed.attempt}
         try:
-            results = self._settings.results_folder
-            folder = ExperimentFolder.open(results_of(results, claimed.kind), claimed.experiment_id)
-            folder.append_event(event)
+            self._folder(claimed).append_event(event)
         except LoramillError as error:
             log.warning("%s", error)
+
+    def _folder(self, claimed: Claim) -> ExperimentFolder:
+        """Raises ``NotFoundError``."""
+        return ExperimentFolder.open(results_of(self._settings.results_folder, claimed.kind), claimed.experiment_id)
 
 
 def _wait(child: Child, seconds: float) -> None:

@@ -8,6 +8,7 @@ from celery import Celery
 from celery.exceptions import OperationalError
 
 from loramill.tasks.broker import Broker
+from loramill.tasks.transport import use_transport
 
 QUEUE = "loramill"
 TRAIN_TASK = "loramill.train"
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 def create_celery(broker: Broker) -> Celery:
     """An app for one broker. Its messages are JSON and hold an experiment's id, nothing else."""
+    use_transport()
     celery = Celery("loramill", broker=broker.celery_url, set_as_current=False)
     celery.conf.update(
         task_default_queue=QUEUE,
