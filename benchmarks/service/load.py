@@ -63,7 +63,7 @@ def fill(settings: Settings, experiments: int) -> None:
     with database.transaction() as session:
         store = ExperimentStore(session)
         for number in range(experiments):
-            made = datetime.now(UTC) - timedelta(minutes=number + 1)
+            made = datetime.now(UTC) - timedelta(hours=number + 1)
             new = NewExperiment.from_config(f"old_{number}", ExperimentConfig(), owner="u1", created_at=made)
             store.create(new)
             store.mark_finished(new.id, {"eval": {"accuracy": number / experiments}})

@@ -24,9 +24,13 @@ from loramill.jobs.lease import GIVE_UP_SECONDS, Claim
 from loramill.jobs.submit import restore_folder
 from loramill.settings import Settings
 
+NICE = 10
+"""On a machine that also serves people, training takes the time that they leave; alone it takes all of it."""
+
 
 def main() -> None:
     """Wait for work, do it, and record how it ended; only a run that was asked to stop is left to the worker."""
+    os.nice(NICE)
     import loramill.sweeps.run  # torch and all that follows: this is what a child does before there is work
 
     del loramill
