@@ -1,10 +1,11 @@
 """Fill an MLflow database through MLflow's own store: the other side of ``list_pages.py``.
 
 One run costs MLflow about 12 ms on a memory disk, so 100,000 take some twenty minutes; a second start goes on where
-the first one stopped. With ``--copy-from`` the rows that MLflow wrote to one database are copied into the tables that
-it made in another.
+the first one stopped. With ``--times`` the rows that MLflow wrote to an SQLite file are there so many times in the end,
+as runs with ids and metric values of their own. With ``--copy-from`` the rows of one database are copied into the
+tables that MLflow made in another.
 
-    python benchmarks/experiments/fill_mlflow.py sqlite:////dev/shm/mlflow.db --runs 100000
+    python benchmarks/experiments/fill_mlflow.py sqlite:////dev/shm/mlflow.db --runs 20000 --times 5
     python benchmarks/experiments/fill_mlflow.py postgresql+psycopg://... --copy-from sqlite:////dev/shm/mlflow.db
 """
 
@@ -62,6 +63,40 @@ def copy(source_url: str, target_url: str) -> None:
                 writing.execute(insert(table), [dict(row) for row in rows])
 
 
+def multiply(url: str, times: int) -> None:
+    """Copy the runs of an SQLite database ``times - 1`` times, with random ids and metric values."""
+    engine = create_engine(url)
+    tables = MetaData()
+    tables.reflect(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TEMP TABLE known AS SELECT run_uuid FROM runs"))
+        for _ in range(times - 1):
+            connection.execute(
+                text("CREATE TEMP TABLE ids AS SELECT run_uuid AS old, lower(hex(randomblob(16))) AS new FROM known")
+            )
+            connection.execute(text("CREATE INDEX temp.ids_new ON ids (new)"))
+            for name in ("runs", "params", "tags", "metrics"):
+                columns = [column.name for column in tables.tables[name].columns]
+                given = ", ".join(COPIED.get((name, column), f"rows.{column}") for column in columns)
+                connection.execute(
+                    text(
+                        f"INSERT INTO {name} ({', '.join(columns)}) SELECT {given} "
+                        f"FROM {name} AS rows JOIN ids ON ids.old = rows.run_uuid"
+                    )
+                )
+            columns = ", ".join(column.name for column in tables.tables["latest_metrics"].columns)
+            connection.execute(
+                text(f"INSERT INTO latest_metrics ({columns}) SELECT {columns} FROM metrics JOIN ids ON new = run_uuid")
+            )
+            connection.execute(text("DROP TABLE ids"))
+
+
+COPIED = {
+    **{(table, "run_uuid"): "ids.new" for table in ("runs", "params", "tags", "metrics")},
+    ("metrics", "value"): "abs(random() % 1000000) / 1000000.0",
+}
+
+
 def analyze(url: str) -> None:
     """Gather the planner's statistics, as ``generate.py`` does for ours."""
     with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
@@ -77,6 +112,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--metrics", type=int, default=len(METRICS))
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--copy-from")
     arguments = parser.parse_args()
     if arguments.copy_from:
@@ -84,6 +120,7 @@ def main() -> None:
         copy(arguments.copy_from, arguments.url)
     else:
         fill(open_store(arguments.url), arguments.runs, arguments.metrics)
+        multiply(arguments.url, arguments.times)
     analyze(arguments.url)
 
 
