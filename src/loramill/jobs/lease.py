@@ -48,7 +48,7 @@ AT_WORK = (Status.STARTED, Status.PROGRESS)
 log = logging.getLogger(__name__)
 
 
-def _claim_of(kind: JobKind) -> ReturningUpdate[tuple[int, bool]]:
+def _claim_of(kind: JobKind) -> ReturningUpdate[int, bool]:
     table = TABLES[kind]
     taken = {
         "status": Status.STARTED,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select, update
+from sqlalchemy import Select, String, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from loramill.auth.quotas import Usage
@@ -19,7 +19,8 @@ from loramill.jobs.lease import Claim
 
 
 def _usage() -> Select[Any]:
-    owner, yesterday = bindparam("owner"), bindparam("yesterday", type_=UtcDateTime())
+    owner = bindparam("owner", type_=String())
+    yesterday = bindparam("yesterday", type_=UtcDateTime())
     unfinished = Experiment.status.not_in(FINISHED), may_be_taken(JobKind.RUN)  # a sweep is one, not each of its trials
     sweeps = select(func.count()).where(SweepJob.owner == owner, SweepJob.status.not_in(FINISHED))
     uploads = (

@@ -9,20 +9,20 @@ from __future__ import annotations
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 
 
-class QoS(redis.QoS):  # type: ignore[misc]
+class QoS(redis.QoS):
     """Which messages a worker has."""
 
     def ack(self, delivery_tag: str) -> None:
         """Forget a message here first; a server that keeps it delivers it again, which changes nothing."""
-        virtual.QoS.ack(self, delivery_tag)
-        self._remove_from_indices(delivery_tag).execute()
+        virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+        self._remove_from_indices(delivery_tag).execute()  # type: ignore[no-untyped-call]
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(redis.Channel):
     QoS = QoS
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
+class Transport(redis.Transport):
     Channel = Channel
 
 
