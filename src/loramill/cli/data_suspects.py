@@ -24,13 +24,14 @@ EXCERPT = 80
 def suspects(
     experiment_id: Annotated[str, typer.Argument(metavar="ID", help="A finished experiment.")],
     top: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 20,
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Models that judge each other's rows.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Models that judge each other's rows.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Rank the rows that a run trained on by how probably their label is wrong.
 
     Trains one adapter for each fold, side by side, and lets each judge the rows that it did not see; what the words
-    alone say (naive Bayes) is a second opinion. That takes about as long as ``folds - 1`` runs.
+    alone say (naive Bayes) is a second opinion. That takes about as long as
+    ``folds - 1`` runs, and twice that if the run had one epoch.
     """
     settings = Settings.load()
     config = recorded_config(ExperimentFolder.open(settings.results_folder, experiment_id))
