@@ -22,8 +22,9 @@ SIZE = {"width": 1280, "height": 860}
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SETTLE_SECONDS = 2.0
 STILL = "[data-testid=stApp][data-test-script-state=notRunning]"
-FIRST_FINISHED = 0
-"""Row of the list of experiments."""
+ROW_PIXELS = 33
+TICKED = {"experiment": ((1,), "action.open"), "compare": ((2, 3), "action.compare")}
+"""Rows of the list of experiments, the first of which still goes on, and what is done with them."""
 
 PAGES = (
     "train",
@@ -71,23 +72,22 @@ def sign_in(page: Page, address: str, username: str, password: str, texts: dict[
 
 def show(page: Page, name: str, texts: dict[str, str]) -> None:
     """Go there as a person would; the newest finished runs are opened and compared."""
+    page.emulate_media(color_scheme="dark" if name == "dark" else "light")
     if name == "problem":
         page.goto(f"{page.url.split('?')[0].rpartition('/')[0]}/experiment?id=mistyped")
         page.locator(".lm-problem").wait_for()
         return
-    page.emulate_media(color_scheme="dark" if name == "dark" else "light")
     name = LIVE if name == "dark" else name
-    ticked = {"experiment": (1, "action.open"), "compare": (2, "action.compare")}
-    section = "experiments" if name in ticked else name
+    section = "experiments" if name in TICKED else name
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=texts[f"nav.{section}"], exact=True).click()
     page.get_by_text(texts[f"{section}.about"]).first.wait_for()
-    if name in ticked:
-        rows, action = ticked[name]
+    if name in TICKED:
+        rows, action = TICKED[name]
         table = page.get_by_test_id("stDataFrame").first
         table.wait_for()
-        for row in range(rows):
-            table.click(position={"x": 16, "y": 52 + 35 * (FIRST_FINISHED + row)})
-        page.get_by_role("button", name=re.compile(f"{texts[action]}$")).first.click()
+        for row in rows:
+            table.click(position={"x": 16, "y": ROW_PIXELS * (row + 1.5)})
+        page.get_by_test_id("stButton").get_by_role("button", name=re.compile(f"{texts[action]}$")).click()
         page.get_by_role("button", name=re.compile(texts["action.back_to_list"])).wait_for()
 
 
@@ -106,4 +106,4 @@ def take(page: Page, image: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said_in_chinese(shows: Shows, sign_in: SignsIn) -> Non
     person = sign_in("mistaken")
     person.draft = flatten(ExperimentConfig().model_dump(mode="json")) | {"lora.lora_alpha": 0}
     test = shows("train", person, "zh-TW")
-    assert "必須是大於 0，不能是 0" in seen(test)
+    assert "必須是大於 0.0 的數，不能是 0" in seen(test)
 
 
 def test_a_form_emptied_under_what_one_writes_is_filled_again(shows: Shows, sign_in: SignsIn) -> None:

@@ -74,6 +74,14 @@ def fill(values: Mapping[str, Any]) -> None:
         st.session_state[state_key(key)] = _to_widget(key, value)
 
 
+def show_again() -> None:
+    """Have the browser take every value anew: a run that was cut short may have kept them from it."""
+    for key in FIELDS:
+        name = state_key(key)
+        if name in st.session_state:
+            st.session_state[name] = st.session_state[name]
+
+
 def lost_values(form: Mapping[str, Any]) -> dict[str, Any]:
     """What to fill in again where Streamlit has emptied the fields; what somebody wrote meanwhile stays.
 

@@ -22,6 +22,7 @@ from loramill.ui.config_form import (
     is_switch,
     lost_values,
     read_values,
+    show_again,
     state_key,
 )
 from loramill.ui.failures import attempt, show_failed_job
@@ -37,6 +38,9 @@ SAMPLES = ["sample:movie_reviews", "sample:chinese_reviews"]
 FIRST_PRESET = "quickstart"
 SUBMIT_KEY = "submit_key"
 PLAN = "plan"
+SHOWN = "form_shown"
+"""Whether the page was drawn to its end since its fields were filled."""
+
 PLAN_SECONDS = 150.0
 PER_ROW = 4
 
@@ -53,13 +57,18 @@ def draw() -> None:
     remember(values)
     tree = as_tree(values)
     submit_row(tree, problems)
+    st.session_state[SHOWN] = True
 
 
 def start_form(presets: dict[str, Any]) -> None:
     """The form as it was left, or a preset that works without a network; data named in the address wins."""
     first = presets.get(FIRST_PRESET) or next(iter(presets.values()), None)
     form = me().draft or (flatten(first["config"]) if first else defaults())
-    fill(lost_values(form))
+    if lost := lost_values(form):
+        fill(lost)
+        st.session_state[SHOWN] = False
+    if not st.session_state.get(SHOWN):
+        show_again()
     if source := st.query_params.get("data"):
         fill({"data.dataset_name": source})
         remember({**form, "data.dataset_name": source})  # a click elsewhere may end this run right here
