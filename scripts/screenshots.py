@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 TEXTS = ROOT / "src" / "loramill" / "ui" / "i18n"
 LANGUAGES = {"en": "en-US", "zh-TW": "zh-TW"}
-SIZE = {"width": 1280, "height": 860}
+SIZE = {"width": 1280, "height": 960}
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SETTLE_SECONDS = 2.0
 STILL = "[data-testid=stApp][data-test-script-state=notRunning]"
@@ -43,7 +43,7 @@ LIVE = "tasks"
 """The page that is shown in the dark, too."""
 
 PATIENCE_MS = 240_000
-COLOURS = 64
+COLOURS = 256
 
 
 def main(address: str, username: str, password: str, wanted: list[str]) -> None:
