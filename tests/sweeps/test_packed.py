@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from loramill.config.load import parse_config
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
 from loramill.engine.low_rank_adapter import Adapter
-from loramill.engine.step import LabelledTokens
+from loramill.engine.step import LabelledTokens, StepResult, accumulate_gradients
 from loramill.engine.tokenizer import load_tokenizer, tokenize
+from loramill.training import loop
 from loramill.training.checkpoint_manager import CheckpointManager
 from loramill.training.loop import TrialRun, train_trials
 from loramill.training.stages import adapter_spec
@@ -84,3 +86,21 @@ def test_eight_packed_trials_equal_the_same_trials_alone(
         worst = max(worst, float((together[index].values - alone.values).abs().max()) / scale)
         assert not torch.equal(alone.values, Adapter(base, alone.spec, dtype=dtype).values)
     assert worst <= tolerance
+
+
+def test_where_memory_ran_out_passes_hold_half_the_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save_small_model("bert", tmp_path / "model")
+    rows = tokenize(load_tokenizer(model), TEXTS, None, max_length=16)
+    data = LabelledTokens(rows, torch.arange(len(TEXTS)) % 2, "single_label_classification")
+    budgets: list[int] = []
+
+    def first_without_memory(bank: AdapterBank, work: Any, *, packed_tokens: int) -> list[StepResult]:
+        budgets.append(packed_tokens)
+        if len(budgets) == 1:
+            raise MemoryError
+        return accumulate_gradients(bank, work, packed_tokens=packed_tokens)
+
+    monkeypatch.setattr(loop, "accumulate_gradients", first_without_memory)
+    train(small_base(model), data, TRIALS[:1], tmp_path / "runs", packed=1000)
+    assert budgets[0] == 1000
+    assert set(budgets[1:]) == {500}

@@ -117,11 +117,10 @@ def accumulate_gradients(
     whole batch. How a batch is cut depends on its rows and the number of threads alone, not on the adapters beside it.
 
     Args:
-        packed_tokens: pieces share a forward pass up to so many tokens. By default the CPU takes one at a time on each
-            core, which it fills already; other devices pack.
+        packed_tokens: pieces share a forward pass up to so many tokens; by default what the device likes.
     """
     on_cpu = bank.base.device.type == "cpu"
-    budget = packed_tokens if packed_tokens is not None else (0 if on_cpu else PACKED_TOKENS)
+    budget = packed_tokens if packed_tokens is not None else packed_tokens_of(bank.base)
     lanes = lane_count() if on_cpu and bank.base.reentrant else 1
     passes = list(_passes(_cut(work, lanes), budget))
     totals = [StepResult(0.0, 0, 0, 0) for _ in work]
@@ -130,6 +129,11 @@ def accumulate_gradients(
             totals[piece.work] = totals[piece.work].plus(result)
         torch._foreach_add_([total for total, _ in gradients], [gradient for _, gradient in gradients])
     return totals
+
+
+def packed_tokens_of(base: FrozenBase) -> int:
+    """Tokens of a training pass that the base's device likes: the CPU's cores are full with one piece at a time."""
+    return 0 if base.device.type == "cpu" else PACKED_TOKENS
 
 
 def _in_lanes(bank: AdapterBank, passes: Sequence[list[_Piece]], lanes: int) -> Iterator[_Gradients]:

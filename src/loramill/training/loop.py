@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.step import LabelledTokens, StepResult, accumulate_gradients
+from loramill.engine.step import LabelledTokens, StepResult, accumulate_gradients, packed_tokens_of
 from loramill.errors import LoramillError, NonFiniteLossError, OutOfMemoryError
 from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager
 from loramill.training.device import is_out_of_memory
@@ -53,6 +53,11 @@ class TrialRun:
     earlier_seconds: float = 0.0
     measured: dict[int, Evaluation] = field(default_factory=dict)
     failure: LoramillError | None = None
+
+    @property
+    def memory_share(self) -> float:
+        """Of the memory that a pass may take at first; less after memory ran out."""
+        return self.micro_rows / self.trial.config.training.per_device_train_batch_size
 
     @property
     def active(self) -> bool:
@@ -159,7 +164,8 @@ def _try_step(
     """Gradients of one step, or the error that says that memory ran out."""
     try:
         batches = [run.trial.next_batch(run.micro_rows) for run in active]
-        return accumulate_gradients(bank, batches, packed_tokens=packed_tokens)
+        whole = packed_tokens if packed_tokens is not None else packed_tokens_of(bank.base)
+        return accumulate_gradients(bank, batches, packed_tokens=int(whole * min(run.memory_share for run in active)))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
