@@ -30,8 +30,8 @@ def suspects(
     """Rank the rows that a run trained on by how probably their label is wrong.
 
     Trains one adapter for each fold, side by side, and lets each judge the rows that it did not see; what the words
-    alone say (naive Bayes) is a second opinion. That takes about as long as
-    ``folds - 1`` runs, and twice that if the run had one epoch.
+    alone say (naive Bayes) is a second opinion. That takes about as long as ``folds - 1`` runs, and twice
+    that if the run had one epoch.
     """
     settings = Settings.load()
     config = recorded_config(ExperimentFolder.open(settings.results_folder, experiment_id))

@@ -85,7 +85,7 @@ class _Pack:
 def _pack(updates: tuple[LowRankUpdate, ...], rows: AdapterRows, x: Tensor) -> _Pack:
     sites, out, _ = updates[0].lora_b.shape
     scales = tuple((update.lora_b.shape[2], update.scale) for update in updates)
-    columns = _columns(sites, out, scales, x.device)
+    columns = _columns(sites, out, scales, x.dtype, x.device)
     key = (sites, scales, tuple(update.first for update in updates), len(x))
     if key not in rows.masks:
         rows.masks[key] = _mask(updates, columns, x)
@@ -93,7 +93,9 @@ def _pack(updates: tuple[LowRankUpdate, ...], rows: AdapterRows, x: Tensor) -> _
 
 
 @lru_cache(maxsize=16)
-def _columns(sites: int, out: int, scales: tuple[tuple[int, float], ...], device: torch.device) -> _Columns:
+def _columns(
+    sites: int, out: int, scales: tuple[tuple[int, float], ...], dtype: torch.dtype, device: torch.device
+) -> _Columns:
     """
     Args:
         scales: rank and scale of each adapter.
@@ -107,16 +109,16 @@ def _columns(sites: int, out: int, scales: tuple[tuple[int, float], ...], device
     gradient = np.arange(sites * out * ranks.sum()).reshape(sites, out, -1)
     back = np.concatenate([part.ravel() for part in np.split(gradient, np.cumsum(ranks)[:-1], axis=2)])
     owner = np.repeat(np.arange(len(scales)), sites * ranks)
-    scale = np.array([scale for _, scale in scales])[owner]
-    on_device = [torch.from_numpy(array).to(device) for array in (owner, scale, back, *of_site)]
-    return _Columns(on_device[0], on_device[1], tuple(on_device[3:]), on_device[2])
+    scale = torch.tensor([scale for _, scale in scales], dtype=dtype)[owner]  # Apple's devices know no float64
+    columns, gradients, *indices = (torch.from_numpy(array).to(device) for array in (owner, back, *of_site))
+    return _Columns(columns, scale.to(device), tuple(indices), gradients)
 
 
 def _mask(updates: Sequence[LowRankUpdate], columns: _Columns, x: Tensor) -> Tensor:
     owner = np.full(len(x), -1)
     for place, update in enumerate(updates):
         owner[update.first : update.last] = place
-    return (torch.from_numpy(owner).to(x.device)[:, None] == columns.owner) * columns.scale.to(x.dtype)
+    return (torch.from_numpy(owner).to(x.device)[:, None] == columns.owner) * columns.scale
 
 
 def _dropout_mask(updates: Sequence[LowRankUpdate], x: Tensor) -> Tensor | None:

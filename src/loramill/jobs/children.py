@@ -12,11 +12,12 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psutil
+
+from loramill.process_ends import end_within
 
 GONE_SECONDS = 2.0
 """What the kernel gets to take a killed process away."""
@@ -123,22 +124,8 @@ def end_tree(child: subprocess.Popen[bytes], *, patience: float) -> int:
     for process in started:  # those that left the group
         with contextlib.suppress(psutil.Error):
             process.kill()
-    _wait_until_dead(started, GONE_SECONDS)
+    end_within(started, GONE_SECONDS)
     return child.wait()
-
-
-def _wait_until_dead(processes: list[psutil.Process], seconds: float) -> None:
-    """Zombies are dead, whenever their parent, which is init by then, takes notice; some never do."""
-    until = time.monotonic() + seconds
-    while any(_lives(process) for process in processes) and time.monotonic() < until:
-        time.sleep(0.01)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _descendants(child: subprocess.Popen[bytes]) -> list[psutil.Process]:

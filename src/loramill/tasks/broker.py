@@ -27,6 +27,7 @@ from redis.retry import Retry
 
 from loramill.errors import UnavailableError
 from loramill.files import named_storage_errors
+from loramill.process_ends import end_within
 from loramill.settings import Settings
 
 START_SECONDS = 10.0
@@ -141,9 +142,9 @@ class EmbeddedBroker:
             with contextlib.suppress(psutil.NoSuchProcess):
                 server = psutil.Process(pid)
                 server.send_signal(signal.SIGTERM)
-                if not _ends(server, STOP_SECONDS):
+                if not end_within([server], STOP_SECONDS):
                     server.kill()
-                    if not _ends(server, STOP_SECONDS):
+                    if not end_within([server], STOP_SECONDS):
                         raise UnavailableError("The embedded queue does not end.", fix=f"End process {pid}.")
         (self.folder / PIDFILE).unlink(missing_ok=True)
 
@@ -156,19 +157,6 @@ class EmbeddedBroker:
         with file:
             fcntl.flock(file, kind)
             yield file
-
-
-def _ends(server: psutil.Process, seconds: float) -> bool:
-    """Whether it ends in time. A zombie has ended, whenever its parent, which is init, takes notice; some never do."""
-    until = time.monotonic() + seconds
-    try:
-        while server.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.01)
-    except psutil.NoSuchProcess:
-        pass
-    return True
 
 
 Broker = RemoteBroker | EmbeddedBroker

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 import redis
+from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -67,26 +68,29 @@ def run_worker(settings: Settings, *, slots: int) -> None:
 
         worker_shutting_down.connect(drain)
         worker_ready.connect(take)
-        address = settings.worker_metrics_address
-        served = metrics.served(settings.worker_metrics_port, address)
         with (
-            served,
+            metrics.served(settings.worker_metrics_port, settings.worker_metrics_address),
             announced(broker, name, ready),
             supervisor.ready_children(),
             reaping(database, broker, Publisher(celery)),
         ):
-            worker = celery.Worker(
-                hostname=f"loramill@{name}",
-                pool="threads",
-                concurrency=slots,
-                without_gossip=True,
-                without_mingle=True,
-                without_heartbeat=True,
-                quiet=True,
-                loglevel="INFO",
-            )
             log.info("Worker %s takes %d job%s at a time", name, slots, "" if slots == 1 else "s")
-            worker.start()
+            _consume(celery, name, slots)
+
+
+def _consume(celery: Celery, name: str, slots: int) -> None:
+    """Take messages until a signal ends it; who knows of whom is in the database, so that workers need no gossip."""
+    worker = celery.Worker(
+        hostname=f"loramill@{name}",
+        pool="threads",
+        concurrency=slots,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel="INFO",
+    )
+    worker.start()
 
 
 def tokens_per_second(database: Database, worker: str) -> float:

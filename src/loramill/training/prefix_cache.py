@@ -22,7 +22,7 @@ from loramill.engine.base import FrozenBase
 from loramill.engine.forward import states_before
 from loramill.engine.low_rank_adapter import AdapterSpec
 from loramill.engine.module_base import ModuleBase
-from loramill.engine.step import PREDICTION_TOKENS, LabelledTokens
+from loramill.engine.step import LabelledTokens, prediction_tokens
 from loramill.engine.token_rows import PrefixStates, TokenRows, batches_of_tokens
 from loramill.training.loop import TrialRun
 
@@ -73,7 +73,7 @@ def compute_prefix(bank: AdapterBank, rows: TokenRows, layer: int, folder: Path)
     if states is None:
         return None
     with torch.inference_mode():
-        for chosen in batches_of_tokens(rows.lengths, PREDICTION_TOKENS):
+        for chosen in batches_of_tokens(rows.lengths, prediction_tokens(base)):
             batch = base.batch_of([(0, rows, chosen)])
             lengths = rows.lengths[chosen]
             before = np.cumsum(lengths) - lengths
