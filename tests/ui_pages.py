@@ -12,9 +12,14 @@ from loramill.ui.sign_ins import SignIn
 Shows = Callable[..., AppTest]
 """Page, person, language and query -> the page as drawn."""
 
-
 SignsIn = Callable[[str], SignIn]
 AddRun = Callable[..., str]
+
+PASSWORD = "correct horse battery"
+SCRIPT = """from loramill.ui.failures import guarded
+from loramill.ui.pages.{page} import draw
+guarded(draw)()
+"""
 
 TABS = {
     "experiment": ("overview", "config", "report", "files", "log", "notes"),

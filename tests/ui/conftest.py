@@ -29,13 +29,7 @@ from loramill.jobs.submit import submit_training
 from loramill.settings import Settings
 from loramill.ui import services as page_services
 from loramill.ui.sign_ins import SignIn
-from ui_pages import Shows
-
-PASSWORD = "correct horse battery"
-SCRIPT = """from loramill.ui.failures import guarded
-from loramill.ui.pages.{page} import draw
-guarded(draw)()
-"""
+from ui_pages import PASSWORD, SCRIPT, Shows
 
 
 @pytest.fixture(scope="package")

@@ -8,14 +8,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import insert
+from streamlit.testing.v1 import AppTest
 
 from loramill.api.services import AppServices
+from loramill.client import Client
 from loramill.config.schema import ExperimentConfig
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore
+from loramill.settings import Settings
 from loramill.ui.config_form import FIELDS, flatten
 from loramill.ui.texts import LANGUAGES, read_texts
-from ui_pages import NAMES, VIEWS, AddRun, Shows, SignsIn, fields_of, seen
+from ui_pages import NAMES, PASSWORD, SCRIPT, VIEWS, AddRun, Shows, SignsIn, fields_of, seen
 
 MANY = 10_000
 PAGE_SECONDS = 2.0
@@ -29,6 +32,23 @@ def test_a_page_without_anything_says_what_to_do(page: str, shows: Shows, sign_i
     if page != "train":
         expected = {"experiment": "experiment.none", "compare": "compare.none", "admin": "admin.not_allowed"}
         assert texts[expected.get(page, f"{page}.none")] in seen(test)
+
+
+def test_a_wrong_password_is_said_and_then_the_right_one_signs_in(
+    sign_in: SignsIn, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_in("forgetful")
+    test = AppTest.from_string(SCRIPT.format(page="sign_in"), default_timeout=120).run()
+    with Client(settings.effective_api_url) as client:
+        monkeypatch.setattr("loramill.ui.pages.sign_in.new_client", lambda: client)
+        for password in ("not this one", PASSWORD):
+            test.text_input(key="username").input("forgetful")
+            test.text_input(key="password").input(password)
+            test.button[0].click().run()
+            refused = read_texts("en")["error.login_failed"] in seen(test)
+            assert refused == (password != PASSWORD)
+            assert read_texts("en")["sign_in.ended"] not in seen(test)
+    assert test.session_state["sign_in"].username == "forgetful"
 
 
 def test_the_form_has_every_key_and_says_what_is_wrong(shows: Shows, sign_in: SignsIn) -> None:

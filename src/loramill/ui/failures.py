@@ -20,6 +20,8 @@ from loramill.ui.texts import has_text, t
 Arguments = ParamSpec("Arguments")
 LOG = logging.getLogger("loramill.ui")
 ENDED = "sign_in_ended"
+LOGIN_FAILED = "login_failed"
+"""The one 401 that ends no sign-in: a wrong name or password."""
 
 
 def show_problem(error: LoramillError) -> None:
@@ -69,7 +71,7 @@ def guarded(draw: Callable[Arguments, None]) -> Callable[Arguments, None]:
         except UnavailableError as error:
             show_unavailable(error)
         except ApiError as error:
-            if error.status == 401:
+            if error.status == 401 and error.problem_code != LOGIN_FAILED:
                 end_sign_in()
             show_problem(error)
         except LoramillError as error:
