@@ -90,10 +90,10 @@ def test_an_attempt_whose_job_waits_for_the_next_worker_may_not_write(store: Exp
 
 def test_an_id_names_one_experiment(store: ExperimentStore) -> None:
     add(store)
-    with pytest.raises(ConflictError):
-        add(store)
     with pytest.raises(NotFoundError, match="nothing"):
         store.get("nothing")
+    with pytest.raises(ConflictError):
+        add(store)
 
 
 def test_newest_success(store: ExperimentStore) -> None:

@@ -30,6 +30,7 @@ MAX_UNIX_SECONDS = 1e11
 APPEND_LOCK = 7_264_532
 """Of an append."""
 
+NEWEST = select(AuditRow.sequence, AuditRow.seal).order_by(AuditRow.sequence.desc()).limit(1)
 COLUMNS = tuple(getattr(AuditRow, name) for name in AuditEntry.__dataclass_fields__)
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,7 @@ class AuditLog:
         Call it last: on PostgreSQL, whoever appends next waits until this transaction ends.
         """
         take_turns(session, APPEND_LOCK)
-        newest = select(AuditRow.sequence, AuditRow.seal).order_by(AuditRow.sequence.desc()).limit(1)
-        last, link = session.execute(newest).first() or (0, FIRST_LINK)
+        last, link = session.connection().execute(NEWEST).first() or (0, FIRST_LINK)
         entry = AuditEntry(
             sequence=last + 1,
             time=time.time_ns() // 1000,

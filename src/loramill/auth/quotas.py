@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Row
 
 from loramill.auth.models import User
 from loramill.errors import Problem, QuotaExceededError
@@ -40,7 +43,7 @@ DEFAULT_QUOTA = Quota(
 )
 
 
-def quota_of(user: User) -> Quota:
+def quota_of(user: User | Row[Any]) -> Quota:
     """The user's own limits, and the default for each that is not set."""
     own = {limit.name: getattr(user, limit.name) for limit in fields(Quota)}
     return Quota(**{name: getattr(DEFAULT_QUOTA, name) if value is None else value for name, value in own.items()})
@@ -49,8 +52,8 @@ def quota_of(user: User) -> Quota:
 def check_quota(quota: Quota, usage: Usage) -> None:
     """Refuse one more job when any limit is reached.
 
-    Two submits at the same moment see the same use; read the user with ``UserStore.lock`` in the transaction
-    that adds the job, so that they come one after the other.
+    Two submits at the same moment see the same use; read the quota with ``UserStore.lock_quota`` in the
+    transaction that adds the job, so that they come one after the other.
 
     Raises:
         QuotaExceededError: every limit that is reached, with what is used.

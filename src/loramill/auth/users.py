@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from loramill.auth.models import Role, User
-from loramill.auth.quotas import Quota
+from loramill.auth.quotas import Quota, quota_of
 from loramill.auth.refresh_tokens import revoke_all
 from loramill.errors import ConfigError, ConflictError, NotFoundError, Problem
 
@@ -41,6 +41,13 @@ class UserInfo:
 
     def as_dict(self) -> dict[str, object]:
         return {**vars(self), "created_at": self.created_at.isoformat()}
+
+
+LOCK_QUOTA = (
+    select(*(getattr(User, limit.name) for limit in fields(Quota)))
+    .where(User.number == bindparam("user"))
+    .with_for_update()
+)
 
 
 class UserStore:
@@ -98,6 +105,15 @@ class UserStore:
         number = _number(user_id) or self.get(user_id).number
         user = self._session.get(User, number, with_for_update=True, populate_existing=True)
         return user or self.get(user_id)  # which says that there is none
+
+    def lock_quota(self, user_id: str) -> Quota:
+        """What a user may use, as ``lock`` reads it: nobody else locks it until the transaction ends.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        limits = self._session.connection().execute(LOCK_QUOTA, {"user": _number(user_id)}).first()
+        return quota_of(self.get(user_id) if limits is None else limits)
 
     def set_password_hash(self, reference: str, password_hash: str) -> User:
         """Change a password; every sign-in with the old one ends."""

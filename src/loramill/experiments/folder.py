@@ -31,15 +31,19 @@ class ExperimentFolder:
     path: Path
 
     @classmethod
-    def create(
-        cls, results_folder: Path, experiment_name: str, now: datetime, *, sync: bool = True
-    ) -> ExperimentFolder:
-        """Make a new folder; the file system decides who gets a name, so two processes never share one.
+    def create(cls, results_folder: Path, experiment_name: str, now: datetime) -> ExperimentFolder:
+        """Make a new folder, to stay, with its parts; see ``reserve``."""
+        folder = cls.reserve(results_folder, experiment_name, now)
+        folder.complete()
+        return folder
+
+    @classmethod
+    def reserve(cls, results_folder: Path, experiment_name: str, now: datetime) -> ExperimentFolder:
+        """Take a name; the file system decides who gets it, so two processes never share one.
 
         Args:
             now: start of the experiment; its local time names the folder. A second one within the same
                 second gets the suffix ``_2``, then ``_3``.
-            sync: wait until the disk has it.
 
         Raises:
             DiskFullError, UnwritableError, StorageError: the folder cannot be made.
@@ -53,13 +57,19 @@ class ExperimentFolder:
                     path.mkdir()
                 except FileExistsError:
                     continue
-                folder = cls(path)
-                folder.plots.mkdir()
-                folder.artifacts.mkdir()
-                if sync:
-                    sync_folder(results_folder)
-                return folder
+                return cls(path)
             raise OSError(f"{MAX_SAME_SECOND} experiments named {base} exist")
+
+    def complete(self) -> None:
+        """Make what is missing of the folder and its parts, and wait until the disk has its name.
+
+        Raises:
+            DiskFullError, UnwritableError, StorageError: it cannot be made.
+        """
+        with named_storage_errors(self.path):
+            for part in (self.plots, self.artifacts):
+                part.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path.parent)
 
     @classmethod
     def open(cls, results_folder: Path, experiment_id: str) -> ExperimentFolder:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from loramill.config.schema import ExperimentConfig
@@ -95,13 +96,14 @@ class ExperimentStore:
         Raises:
             ConflictError: the id is taken.
         """
-        if self.find(new.id) is not None:
-            raise ConflictError(f"Experiment {new.id!r} exists already.")
         fields = {name: value for name, value in vars(new).items() if name != "config"}
         config_row = ExperimentConfigRow(value=dict(new.config))
         experiment = Experiment(**fields, folder=new.id, status=Status.PENDING, config_row=config_row)
         self._session.add(experiment)
-        self._session.flush()
+        try:
+            self._session.flush()
+        except IntegrityError as error:
+            raise ConflictError(f"Experiment {new.id!r} exists already.") from error
         return experiment
 
     def find(self, experiment_id: str) -> Experiment | None:

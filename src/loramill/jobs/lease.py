@@ -119,7 +119,7 @@ def claim(session: Session, experiment_id: str, *, worker: str) -> Claim | None:
 def _claim(session: Session, kind: JobKind, job_id: str, worker: str) -> Claim | None:
     claimed_at = time.monotonic()
     values = {"job": job_id, "by": worker, "until": _lease_end(), "now": datetime.now(UTC)}
-    taken = session.execute(CLAIMS[kind], values, execution_options={"synchronize_session": False}).first()
+    taken = session.connection().execute(CLAIMS[kind], values).first()
     return None if taken is None else Claim(job_id, taken.attempt, taken.resume, claimed_at, kind)
 
 
@@ -131,7 +131,7 @@ def claim_next(session: Session, heard_of: str, *, worker: str) -> Claim | None:
             person starts at the shell waits for a moment too, and is done there.
     """
     for _ in range(MAX_RACES):
-        firsts = session.execute(FIRST_WAITING, {"heard_of": heard_of}).all()
+        firsts = session.connection().execute(FIRST_WAITING, {"heard_of": heard_of}).all()
         if not firsts:
             return None
         first = min(firsts, key=lambda row: (-row.priority, row.created_at, row.id))

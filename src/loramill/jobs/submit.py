@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from loramill.auth.audit_log import Actor, AuditLog
-from loramill.auth.quotas import check_quota, quota_of
+from loramill.auth.quotas import check_quota
 from loramill.auth.users import UserStore
 from loramill.config.load import dump_config, parse_config
 from loramill.config.schema import ExperimentConfig
@@ -22,7 +22,6 @@ from loramill.errors import ConflictError, StorageError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore, NewExperiment
-from loramill.files import sync_folder
 from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 
@@ -89,11 +88,11 @@ def submit_for_user(
     folder = None
     try:
         with database.transaction() as session:
-            user = UserStore(session).lock(submission.owner)  # two submits of a user come one after the other
+            quota = UserStore(session).lock_quota(submission.owner)  # a user's submits come one after the other
             known = _find_same(session, submission)
             if known is not None:
                 return known
-            check_quota(quota_of(user), count_usage(session, submission.owner))
+            check_quota(quota, count_usage(session, submission.owner))
             folder = reserve_folder(submission.config, settings)
             row = ExperimentStore(session).create(_new_experiment(submission, folder))
             audit.record(session, submission.actor, SUBMIT_ACTION, row.id)
@@ -160,16 +159,16 @@ def create_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFol
 def reserve_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
     """A new folder whose name is taken; only ``write_down`` sees to it that it outlives a power failure."""
     results = settings.home / config.training.output_dir
-    return ExperimentFolder.create(results, config.experiment_name, datetime.now().astimezone(), sync=False)
+    return ExperimentFolder.reserve(results, config.experiment_name, datetime.now().astimezone())
 
 
 def write_down(folder: ExperimentFolder, config: ExperimentConfig) -> None:
-    """Put the config into its folder, both to stay.
+    """Complete the folder and put the config into it, to stay.
 
     A worker that is faster, or comes after a crash in between, takes the config from the row (``restore_folder``).
     """
+    folder.complete()
     folder.write_config(dump_config(config))
-    sync_folder(folder.path.parent)
 
 
 def restore_folder(database: Database, settings: Settings, experiment_id: str) -> ExperimentFolder:
@@ -178,7 +177,5 @@ def restore_folder(database: Database, settings: Settings, experiment_id: str) -
     if not folder.config_file.is_file():
         with database.reading() as session:
             config = parse_config(ExperimentStore(session).get(experiment_id).config, source="row")
-        for part in (folder.plots, folder.artifacts):
-            part.mkdir(parents=True, exist_ok=True)
         write_down(folder, config)
     return ExperimentFolder.open(settings.results_folder, experiment_id)

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from loramill.auth.audit_log import Actor, AuditLog
-from loramill.auth.quotas import check_quota, quota_of
+from loramill.auth.quotas import check_quota
 from loramill.auth.users import UserStore
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
@@ -69,11 +69,11 @@ def submit_sweep_for_user(
     sweep.sweep_id = f"{sweep.sweep_id}_{secrets.token_hex(4)}"  # two processes may submit in one microsecond
     try:
         with database.transaction() as session:
-            user = UserStore(session).lock(submission.owner)
+            quota = UserStore(session).lock_quota(submission.owner)
             known = _find_same(session, submission)
             if known is not None:
                 return known
-            check_quota(quota_of(user), count_usage(session, submission.owner))
+            check_quota(quota, count_usage(session, submission.owner))
             sweep.save(settings)
             row = _add_row(session, submission, sweep)
             audit.record(session, submission.actor, SUBMIT_ACTION, row.id)

@@ -44,7 +44,8 @@ USAGE = _usage()
 
 def count_usage(session: Session, owner: str) -> Usage:
     """Jobs, submits, experiments and bytes of a user; a run's bytes count once an attempt at it has ended."""
-    counted = session.execute(USAGE, {"owner": owner, "yesterday": datetime.now(UTC) - timedelta(days=1)}).one()
+    asked = {"owner": owner, "yesterday": datetime.now(UTC) - timedelta(days=1)}
+    counted = session.connection().execute(USAGE, asked).one()
     return Usage(
         concurrent_jobs=counted.runs + counted.sweeps,
         daily_submits=counted.daily,
