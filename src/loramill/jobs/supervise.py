@@ -105,10 +105,9 @@ class Supervisor:
             claimed = claim_next(session, heard_of, worker=self._worker)
         if claimed is None:
             return
-        log.info("Attempt %d at %s begins", claimed.attempt, claimed.experiment_id)
-        with LeaseKeeper(self._database, claimed) as keeper, self._gpus.taken() as gpu:
-            work = {**assignment(claimed), "gpu": gpu}
-            with self.children.working(work) as child:
+        with self._gpus.taken() as gpu, self.children.working({**assignment(claimed), "gpu": gpu}) as child:
+            log.info("Attempt %d at %s begins", claimed.attempt, claimed.experiment_id)
+            with LeaseKeeper(self._database, claimed) as keeper:
                 reason = self._watch(child, keeper)
                 if keeper.was_refused and self._ended_by(claimed):
                     reason = self._hear_out(child)
