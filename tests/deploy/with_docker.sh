@@ -4,10 +4,10 @@
 # Needs Debian and root. The engine is Debian's docker.io, started by hand and ended with the command. Stand-ins for
 # the base images are made of Debian packages, under the names that the Dockerfile and docker-compose.yml ask for; they
 # know this machine's certificates and pip configuration, so that builds reach the same package index.
-# DOCKER_FOLDER=FOLDER keeps the engine's data for the next time.
+# DOCKER_FOLDER=FOLDER keeps the engine's data for the next time. Ends with 75 where no engine can run.
 set -euo pipefail
 
-[ $# -gt 0 ] || { sed -n '2,8p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,7p' "$0"; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "with_docker.sh needs root: it starts a Docker engine."; exit 1; }
 
 kept=${DOCKER_FOLDER:-}
@@ -45,7 +45,7 @@ engine_runs() {
 
 # On a busy machine the engine gives up waiting for its own parts after 15 s; trying again is all that it takes.
 start_engine() {
-    engine_runs || engine_runs || engine_runs
+    engine_runs || engine_runs || engine_runs || exit 75
 }
 
 end_engine() {

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from loramill.client import ENDED
 from loramill.ui.charts import draw_parallel
 from loramill.ui.config_form import FIELDS, as_tree, flatten, name_key
 from loramill.ui.experiment_table import status_column
@@ -34,7 +35,6 @@ from loramill.ui.texts import has_text, t
 LIVE_SECONDS = 2.0
 DIMENSIONS = 3
 SAMPLERS = ("grid", "random", "tpe")
-ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 SWEPT = [key for key in FIELDS if key.startswith(("lora.", "training."))]
 FIRST = ("lora.r", "training.learning_rate", None)
 SUBMIT_KEY = "sweep_submit_key"
