@@ -113,9 +113,10 @@ class Durable:
         self.actor = Actor(user.id, user.role, "local")
 
     def seconds(self) -> float:
+        submission = Submission(ExperimentConfig(), self.actor)
         before = time.time()
         submit_for_user(
-            Submission(ExperimentConfig(), self.actor),
+            submission,
             settings=self.settings,
             database=self.database,
             audit=self.audit,

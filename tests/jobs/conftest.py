@@ -19,7 +19,8 @@ def submit(database: Database) -> Callable[..., str]:
     def add(experiment_id: str = "job", **known: object) -> str:
         with database.transaction() as session:
             new = NewExperiment.from_config(experiment_id, ExperimentConfig(), created_at=datetime.now(UTC), **known)
-            return ExperimentStore(session).create(new).id
+            ExperimentStore(session).create(new)
+            return new.id
 
     return add
 

@@ -85,9 +85,10 @@ def _add(database: Database, results_folder: Path, run: ForeignRun) -> str:
         source=run.source,
     )
     with changing(database, results_folder, folder.id) as (store, _):
-        row = store.create(new)
+        store.create(new)
         store.record_metrics(folder.id, _sections(run.metrics))
         store.add_tags(folder.id, [run.origin, *run.tags])
+        row = store.get(folder.id)
         row.status, row.started_at, row.finished_at = run.status, run.created_at, run.finished_at
     return folder.id
 

@@ -166,11 +166,12 @@ def _data_versions(data: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _restore(store: ExperimentStore, registry: ModelRegistry, folder: ExperimentFolder, record: dict[str, Any]) -> None:
     identity = {name: record[name] for name in IDENTITY if name in record}
-    experiment = store.create(NewExperiment(id=folder.id, config=folder.read_config_tree(), **identity))
+    store.create(NewExperiment(id=folder.id, config=folder.read_config_tree(), **identity))
     store.record_metrics(folder.id, folder.read_metrics())
     store.add_tags(folder.id, record.get("tags", []))
     for role, versions in record.get("data", {}).items():
         store.link_data(folder.id, role, versions)
+    experiment = store.get(folder.id)
     for name in OUTCOME:
         if name in record:
             setattr(experiment, name, record[name])

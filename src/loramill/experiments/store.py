@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -79,6 +79,10 @@ class NewExperiment:
         )
 
 
+ADD_EXPERIMENT = insert(Experiment).returning(Experiment.number)
+ADD_CONFIG = insert(ExperimentConfigRow)
+
+
 class ExperimentStore:
     """The experiments in one database session."""
 
@@ -90,21 +94,19 @@ class ExperimentStore:
         """For what has to happen in the same transaction."""
         return self._session
 
-    def create(self, new: NewExperiment) -> Experiment:
+    def create(self, new: NewExperiment) -> None:
         """Add a PENDING experiment.
 
         Raises:
-            ConflictError: the id is taken.
+            ConflictError: the id is taken; the transaction is over.
         """
         fields = {name: value for name, value in vars(new).items() if name != "config"}
-        config_row = ExperimentConfigRow(value=dict(new.config))
-        experiment = Experiment(**fields, folder=new.id, status=Status.PENDING, config_row=config_row)
-        self._session.add(experiment)
+        connection = self._session.connection()  # without objects: every submit waits for these two
         try:
-            self._session.flush()
+            number = connection.scalar(ADD_EXPERIMENT, {**fields, "folder": new.id, "status": Status.PENDING})
         except IntegrityError as error:
             raise ConflictError(f"Experiment {new.id!r} exists already.") from error
-        return experiment
+        connection.execute(ADD_CONFIG, {"experiment_number": number, "value": dict(new.config)})
 
     def find(self, experiment_id: str) -> Experiment | None:
         if not is_storable(experiment_id):

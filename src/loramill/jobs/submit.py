@@ -71,6 +71,14 @@ class Submission:
         return str(self.actor.user_id)
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """A job that was recorded; its task is what the user asks about from now on."""
+
+    task_id: str
+    experiment_id: str
+
+
 def submit_for_user(
     submission: Submission,
     *,
@@ -78,7 +86,7 @@ def submit_for_user(
     database: Database,
     audit: AuditLog,
     enqueue: Callable[[str], None],
-) -> Experiment:
+) -> Accepted:
     """``submit_training`` within the user's quota, once for each idempotency key, and in the audit log.
 
     Raises:
@@ -91,29 +99,30 @@ def submit_for_user(
             quota = UserStore(session).lock_quota(submission.owner)  # a user's submits come one after the other
             known = _find_same(session, submission)
             if known is not None:
-                return known
+                return Accepted(known.task_id or known.id, known.id)
             check_quota(quota, count_usage(session, submission.owner))
             folder = reserve_folder(submission.config, settings)
-            row = ExperimentStore(session).create(_new_experiment(submission, folder))
-            audit.record(session, submission.actor, SUBMIT_ACTION, row.id)
+            accepted = Accepted(f"{submission.owner}_{secrets.token_hex(8)}", folder.id)
+            ExperimentStore(session).create(_new_experiment(submission, accepted))
+            audit.record(session, submission.actor, SUBMIT_ACTION, folder.id)
     except BaseException:
         if folder is not None:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
-    enqueue(row.id)
+    enqueue(folder.id)
     try:
         write_down(folder, submission.config)
     except StorageError as error:  # the job is accepted, and its worker will try again
-        log.warning("%s: %s", row.id, error)
-    return row
+        log.warning("%s: %s", folder.id, error)
+    return accepted
 
 
-def _new_experiment(submission: Submission, folder: ExperimentFolder) -> NewExperiment:
+def _new_experiment(submission: Submission, accepted: Accepted) -> NewExperiment:
     return NewExperiment.from_config(
-        folder.id,
+        accepted.experiment_id,
         submission.config,
         owner=submission.owner,
-        task_id=f"{submission.owner}_{secrets.token_hex(8)}",
+        task_id=accepted.task_id,
         idempotency_key=submission.idempotency_key,
         priority=submission.priority,
     )

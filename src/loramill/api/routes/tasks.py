@@ -32,14 +32,14 @@ def train(
     config = parse_config(body.config, source="config")
     config = check_submitted(config, user, services.database)
     submission = Submission(config, user.actor(address), priority=body.priority, idempotency_key=idempotency_key)
-    row = submit_for_user(
+    accepted = submit_for_user(
         submission,
         settings=services.settings,
         database=services.database,
         audit=services.auth.audit,
         enqueue=services.publisher.publish,
     )
-    return TrainReply(task_id=row.task_id or row.id, experiment_id=row.id)
+    return TrainReply(task_id=accepted.task_id, experiment_id=accepted.experiment_id)
 
 
 @router.get("/tasks")

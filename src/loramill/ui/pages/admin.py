@@ -57,14 +57,15 @@ def users() -> None:
     st.caption(t("quota.empty_means_default"))
     left, right = st.columns(2)
     with left.container(border=True):
-        new_user()
+        new_user(len(people))
     with right.container(border=True):
         change_user({person["user_id"]: person for person in people})
 
 
-def new_user() -> None:
+def new_user(people: int) -> None:
+    """A form that is empty again once there is one user more, and stays as it is when that is refused."""
     section(t("user.new"))
-    with st.form("new_user", clear_on_submit=True, border=False):
+    with st.form(f"new_user_{people}", border=False):
         username = st.text_input(t("sign_in.username"), autocomplete="off")
         password = st.text_input(
             t("sign_in.password"), type="password", autocomplete="new-password", help=t("user.password_about")
