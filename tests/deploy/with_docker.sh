@@ -77,7 +77,7 @@ END
     rm -rf "$root"
 }
 
-install_engine
+install_engine || exit 75
 ln -sf /usr/bin/docker "$folder/bin/docker" # another client in PATH may want plugins that Debian does not have
 trap end_engine EXIT
 start_engine
