@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from loramill.auth.models import Role, User
+from loramill.auth.quotas import DEFAULT_QUOTA
 from loramill.auth.users import USERNAME, UserInfo, UserStore, check_username
 from loramill.database import Database
 from loramill.errors import ConfigError, ConflictError, NotFoundError
@@ -143,6 +145,18 @@ def test_administrators_who_demote_each_other_do_not_both_succeed(add_user: AddU
     assert len(refused) == 1
     with database.reading() as session:
         assert [user.username for user in UserStore(session).everybody() if user.role == Role.ADMIN] == refused
+
+
+def test_a_quota_is_locked_by_id_or_name(add_user: AddUser, database: Database) -> None:
+    user_id = add_user("ada").id
+    with database.transaction() as session:
+        store = UserStore(session)
+        store.set_quota(user_id, {"max_daily_submits": 3})
+        session.flush()
+        assert store.lock_quota(user_id) == store.lock_quota("ada") == replace(DEFAULT_QUOTA, max_daily_submits=3)
+        for nobody in ("u99", "nobody"):
+            with pytest.raises(NotFoundError):
+                store.lock_quota(nobody)
 
 
 def test_quotas_are_set_one_by_one_and_taken_back(add_user: AddUser, database: Database) -> None:

@@ -171,6 +171,18 @@ def test_an_administrator_sees_people_and_the_audit_log(shows: Shows, sign_in: S
     assert "start it: loramill serve" in seen(shows("admin", root, tab="health"))
 
 
+def test_a_new_user_that_is_refused_stays_in_the_form(shows: Shows, sign_in: SignsIn) -> None:
+    test = shows("admin", sign_in("root"))
+    for password, left in (("short", "grace"), (PASSWORD, "")):
+        name, secret = test.text_input[:2]
+        name.input("grace")
+        secret.input(password)
+        next(button for button in test.button if button.label == read_texts("en")["action.create"]).click().run()
+        assert not test.exception
+        assert test.text_input[0].value == left
+    assert "grace" in list(test.dataframe[0].value["user"])
+
+
 def test_a_tab_asks_for_its_own_things_only(shows: Shows, sign_in: SignsIn, add_run: AddRun) -> None:
     person = sign_in("tabs")
     run = add_run(person.user_id, log="what was logged")

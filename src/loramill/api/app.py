@@ -41,6 +41,21 @@ DESCRIPTION = """Train LoRA adapters, watch them, and keep every experiment.
 `POST /login` gives a token; send it as `Authorization: Bearer <token>`. `POST /train` gives a task; `GET
 /task/{task_id}/events` follows it. Every error is a problem of RFC 9457 with a stable `code`."""
 
+ROUTES = (
+    sessions,
+    tasks,
+    sweeps,
+    configs,
+    experiments,
+    curves,
+    suspects,
+    datasets,
+    models,
+    users,
+    quotas,
+    audit,
+    health,
+)
 PROBLEMS = (401, 403, 404, 409, 413, 422, 429, 500, 503)
 
 
@@ -58,10 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
             database.upgrade()
             auth = Authentication.from_settings(settings, database, limits_url=broker.limits_url)
             ensure_first_admin(settings, auth)
-            publisher, data = (
-                Publisher(create_celery(broker)),
-                Datasets(settings, database, auth.audit, DataWork(settings)),
-            )
+            publisher = Publisher(create_celery(broker))
+            data = Datasets(settings, database, auth.audit, DataWork(settings))
             app.state.services = AppServices(settings, database, auth, broker, publisher, data)
             yield
 
@@ -72,21 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         responses={status: {"model": ProblemReply} for status in PROBLEMS},
     )
-    for routes in (
-        sessions,
-        tasks,
-        sweeps,
-        configs,
-        experiments,
-        curves,
-        suspects,
-        datasets,
-        models,
-        users,
-        quotas,
-        audit,
-        health,
-    ):
+    for routes in ROUTES:
         app.include_router(routes.router)
     install_problems(app)
     app.add_middleware(RequestLimits, upload_bytes=settings.upload_limit_mb * 2**20)

@@ -112,7 +112,8 @@ class UserStore:
         Raises:
             NotFoundError: there is no such user.
         """
-        limits = self._session.connection().execute(LOCK_QUOTA, {"user": _number(user_id)}).first()
+        number = _number(user_id) or self.get(user_id).number
+        limits = self._session.connection().execute(LOCK_QUOTA, {"user": number}).first()
         return quota_of(self.get(user_id) if limits is None else limits)
 
     def set_password_hash(self, reference: str, password_hash: str) -> User:
