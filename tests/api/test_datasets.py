@@ -32,7 +32,7 @@ def upload(
 
 
 def test_from_a_file_to_a_run_and_back(client: TestClient, sign_in: SignIn, services: AppServices) -> None:
-    ada = sign_in("ada")
+    ada = sign_in("keeps.one")
     me = client.get("/users/me", headers=ada).json()["user_id"]
     made = upload(client, ada, csv(), description="thirty rows")
     assert made["dataset_id"].startswith(f"{me}_d")

@@ -75,7 +75,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("GET", "/users"): (ADMIN, None, 200),
     ("POST", "/users"): (ADMIN, {"username": "new", "password": "long enough password"}, 201),
     ("PATCH", "/users/{user_id}"): (ADMIN, {"disabled": False}, 200),
-    ("PATCH", "/users/{user_id}/quota"): (ADMIN, {"max_daily_submits": 5}, 200),
+    ("PATCH", "/users/{user_id}/quota"): (ADMIN, {"max_daily_submits": 500}, 200),
     ("GET", "/audit/logs"): (ADMIN, None, 200),
 }
 """Route -> who may call it, a body, and the status for who may."""

@@ -173,14 +173,14 @@ def test_an_administrator_sees_people_and_the_audit_log(shows: Shows, sign_in: S
 
 def test_a_new_user_that_is_refused_stays_in_the_form(shows: Shows, sign_in: SignsIn) -> None:
     test = shows("admin", sign_in("root"))
-    for password, left in (("short", "grace"), (PASSWORD, "")):
+    for password, left in (("short", "hired"), (PASSWORD, "")):
         name, secret = test.text_input[:2]
-        name.input("grace")
+        name.input("hired")
         secret.input(password)
         next(button for button in test.button if button.label == read_texts("en")["action.create"]).click().run()
         assert not test.exception
         assert test.text_input[0].value == left
-    assert "grace" in list(test.dataframe[0].value["user"])
+    assert "hired" in list(test.dataframe[0].value["user"])
 
 
 def test_a_tab_asks_for_its_own_things_only(shows: Shows, sign_in: SignsIn, add_run: AddRun) -> None:
