@@ -73,6 +73,21 @@ def test_a_merged_adapter_gives_the_logits_of_the_bank_within_1e_4(small_model: 
     assert (without - expected).abs().max() > 1e-3, "the update must be visible, or this test shows nothing"
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("huge", ["lora_a", "lora_b"])
+def test_an_adapter_that_overflows_spoils_no_other_answers(small_model: Path, huge: str) -> None:
+    base = base_of(small_model)
+    adapters = [random_adapter(base, ("query", "value"), seed) for seed in (2, 4, 6)]
+    batch = mixed_batch(small_model, 3)
+    before = classify(ServingBank(base, [pack_adapter(base, adapter) for adapter in adapters]), batch)
+    for pair in adapters[1].pairs.values():
+        getattr(pair, huge).fill_(3e38)
+    after = classify(ServingBank(base, [pack_adapter(base, adapter) for adapter in adapters]), batch)
+    assert not after[1].isfinite().all(), "it must overflow, or this test shows nothing"
+    for untouched in (0, 2):
+        torch.testing.assert_close(after[untouched], before[untouched], rtol=1e-6, atol=1e-6)
+
+
 def test_merging_leaves_the_base_as_it_was(small_model: Path) -> None:
     base = base_of(small_model)
     before = base.layers[0].qkv.weight.clone()

@@ -1,9 +1,10 @@
-"""Adapters packed for serving: in the compute type, without gradients, all of them in a few batched products.
+"""Adapters packed for serving: in the compute type, without gradients, many of them in one product.
 
 Training multiplies each adapter's rows by themselves (``bank``), which costs a handful of calls for each adapter and
-layer. A serving batch has many adapters with few rows each: here their matrices are stacked once for the batch, the
-rows are cut into chunks of one adapter, and every layer makes one batched product with A and one with the B of each
-site.
+layer. A serving batch has many adapters with few rows each: here the matrices of neighbours are laid side by side once
+for the batch, one product gives their rows the state under each of them, and only the row's own is kept, as
+``packed_updates`` does where it trains. The rest is cleared, not multiplied by zero: an adapter whose states overflow
+spoils nobody else's answers.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from torch import Tensor
 
 from loramill.engine.base import FrozenBase, LayerWeights
 from loramill.engine.dropout import DropoutStream
-from loramill.engine.families import Site
+from loramill.engine.families import SITES, Site
 from loramill.engine.linear import Linear
 from loramill.engine.low_rank_adapter import GROUPS, Adapter, AdapterSpec, Group, HeadWeights, LowRankPair
 from loramill.engine.packed_updates import AdapterRows
 
-CHUNK_ROWS = 32
-"""Rows of a batched product: few enough that padding is small, enough that adapters do not come one row at a time."""
+WIDE_RANK = 64
+"""Ranks that share a product: enough that calls are few, few enough that what the mask throws away is little."""
 
-ROUND_CHUNKS = 8
-"""Chunks of a batch are filled up to a multiple of this: every new shape costs a kernel of its own."""
+INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PackedUpdates:
     """The updates ``x @ down @ up`` of one input group, all layers in one tensor.
 
     Attributes:
-        down: A transposed, ``[layers, in, sites * rank]``.
+        down: A, ``[layers, sites, rank, in]``.
         up: B transposed, times the scale, ``[layers, sites, rank, out]``.
         sites: the adapted ones, in order.
     """
@@ -46,6 +46,16 @@ class PackedUpdates:
     @property
     def rank(self) -> int:
         return self.up.shape[2]
+
+    def at(self, sites: tuple[Site, ...]) -> PackedUpdates:
+        """The same with these sites, in order; zeros where one is not adapted."""
+        if sites == self.sites:
+            return self
+        where = [sites.index(site) for site in self.sites]
+        layers, _, rank, _ = self.up.shape
+        down, up = (whole.new_zeros(layers, len(sites), rank, whole.shape[3]) for whole in (self.down, self.up))
+        down[:, where], up[:, where] = self.down, self.up
+        return PackedUpdates(down, up, sites)
 
 
 @dataclass(frozen=True)
@@ -88,14 +98,10 @@ class ServingBank:
     def __init__(self, base: FrozenBase, adapters: Sequence[PackedAdapter]) -> None:
         self.base = base
         self.adapters = adapters
-        self._stacks = {
-            group: stack
-            for group in GROUPS
-            if (stack := _stack([adapter.updates.get(group) for adapter in adapters])) is not None
-        }
+        self._updates = {group: _side_by_side([adapter.updates.get(group) for adapter in adapters]) for group in GROUPS}
         paths = [base.architecture.layer_path(layer) for layer in range(base.architecture.layers)]
+        self._row_multiple = base.row_multiple
         self._weights_of = [list(dict.fromkeys(paths)).index(path) for path in paths]
-        self._chunks: dict[int, _Chunks] = {}
 
     def linear(
         self,
@@ -109,38 +115,30 @@ class ServingBank:
     ) -> Tensor:
         """See ``forward.Bank``; nothing is dropped."""
         y = weights.apply_frozen(x)
-        stack = self._stacks.get(group)
-        adapted = [position for position, site in enumerate(stack.sites) if site in sites] if stack else []
-        if stack is None or not adapted:
-            return y
-        index, rank, width = self._weights_of[layer], stack.rank, stack.up.shape[-1]
-        down = stack.down[:, index, :, adapted[0] * rank : (adapted[-1] + 1) * rank]
-        up = stack.up[:, index, adapted[0] : adapted[-1] + 1]
-        columns = [width * sites.index(stack.sites[position]) for position in adapted]
-        if len(self.adapters) == 1:
-            state = x @ down[0]
-            for place, column in enumerate(columns):
-                y[:, column : column + width].addmm_(state[:, place * rank : (place + 1) * rank], up[0, place])
-            return y
-        chunks = self._chunks_of(rows, x.device)
-        chunked = torch.bmm(
-            x.index_select(0, chunks.gather).view(len(chunks.owner), -1, x.shape[1]), down[chunks.owner]
-        )
-        for place, column in enumerate(columns):
-            added = torch.bmm(chunked[:, :, place * rank : (place + 1) * rank], up[chunks.owner, place])
-            y[: len(chunks.back), column : column + width] += added.view(-1, width).index_select(0, chunks.back)
+        for updates in self._updates[group]:
+            self._add(y, x, updates, self._weights_of[layer], sites, rows)
         return y
+
+    def _add(
+        self, y: Tensor, x: Tensor, wide: _WideUpdates, index: int, sites: tuple[Site, ...], rows: AdapterRows
+    ) -> None:
+        """Add the updates of some neighbours to their rows of ``y``."""
+        adapted = [position for position, site in enumerate(wide.updates.sites) if site in sites]
+        if not adapted:
+            return
+        down, up = (whole[index, adapted[0] : adapted[-1] + 1] for whole in (wide.updates.down, wide.updates.up))
+        own = _aligned(rows.spans[wide.first][1], rows.spans[wide.last - 1][2], len(x), self._row_multiple)
+        states = x[own] @ down.flatten(0, 1).t()
+        if len(self.adapters) > 1:
+            mask = _own_bits(wide.owner, len(adapted), rows, x)[own]
+            states.view(mask.dtype).bitwise_and_(mask)
+        for position, state, site_up in zip(adapted, states.split(up.shape[1], 1), up, strict=True):
+            column = sites.index(wide.updates.sites[position]) * up.shape[2]
+            y[own, column : column + up.shape[2]].addmm_(state, site_up)
 
     def head(self, adapter: int) -> list[HeadWeights]:
         """See ``forward.Bank``."""
         return list(self.adapters[adapter].head)
-
-    def _chunks_of(self, rows: AdapterRows, device: torch.device) -> _Chunks:
-        """The chunks of these rows; a pass asks for the same two in every layer: all tokens, and first tokens."""
-        count = rows.spans[-1][2]
-        if count not in self._chunks:
-            self._chunks[count] = _cut(rows, device)
-        return self._chunks[count]
 
 
 @torch.no_grad()
@@ -164,78 +162,68 @@ def merge_adapter(base: FrozenBase, adapter: PackedAdapter) -> ServingBank:
 
 
 @dataclass(frozen=True)
-class _Stack:
-    """The updates of one input group of several adapters: as ``PackedUpdates``, with the adapters in front.
-
-    Adapters of a smaller rank, or without one of the sites, have zeros there.
-    """
-
-    down: Tensor
-    up: Tensor
-    sites: tuple[Site, ...]
-
-    @property
-    def rank(self) -> int:
-        return self.up.shape[3]
-
-
-@dataclass(frozen=True)
-class _Chunks:
-    """Rows cut into chunks of one adapter.
+class _WideUpdates:
+    """The updates of neighbouring adapters ``first`` to ``last`` (half-open) as one of the sum of their ranks.
 
     Attributes:
-        owner: int64 ``[chunks]``, whose rows a chunk has.
-        gather: int64 ``[chunks * size]``, the row at each place; a chunk that is not full repeats its first, and one
-            that nobody needs the first row of all.
-        back: int64 ``[rows]``, the place of each row.
+        owner: whose each column of a site's states is; -1 for those that only fill up.
     """
 
-    owner: Tensor
-    gather: Tensor
-    back: Tensor
+    updates: PackedUpdates
+    first: int
+    last: int
+    owner: tuple[int, ...]
 
 
-def _cut(rows: AdapterRows, device: torch.device) -> _Chunks:
-    """Chunks for rows of several adapters; few different numbers of chunks, and of rows in one, come out of it."""
-    size = min(CHUNK_ROWS, 1 << (max(last - first for _, first, last in rows.spans) - 1).bit_length())
-    owner: list[int] = []
-    gather, back = [], []
-    for adapter, first, last in rows.spans:
-        for start in range(first, last, size):
-            places = start + np.arange(size)
-            back.append(len(owner) * size + np.arange(min(size, last - start)))
-            gather.append(np.where(places < last, places, start))
-            owner.append(adapter)
-    unused = -len(owner) % ROUND_CHUNKS
-    gather.append(np.zeros(unused * size, dtype=np.int64))
-    indices = (np.asarray(owner + [0] * unused), np.concatenate(gather), np.concatenate(back))
-    return _Chunks(*(torch.from_numpy(index).to(device) for index in indices))
+def _side_by_side(updates: Sequence[PackedUpdates | None]) -> list[_WideUpdates]:
+    """Neighbours up to ``WIDE_RANK``, at least one at a time; adapters without updates to the group are left out."""
+    packs: list[dict[int, PackedUpdates]] = []
+    for adapter, update in enumerate(updates):
+        if update is None:
+            continue
+        if not packs or sum(other.rank for other in packs[-1].values()) + update.rank > WIDE_RANK:
+            packs.append({})
+        packs[-1][adapter] = update
+    return [_wide(pack, fill=len(updates) > 1) for pack in packs]
 
 
-def _stack(updates: Sequence[PackedUpdates | None]) -> _Stack | None:
-    known = [update for update in updates if update is not None]
-    if not known:
-        return None
-    sites = tuple(site for site in _every_site(known) if any(site in update.sites for update in known))
-    rank = max(update.rank for update in known)
-    if all(update is not None and (update.sites, update.rank) == (sites, rank) for update in updates):
-        stacked = [torch.stack([getattr(update, name) for update in known]) for name in ("down", "up")]
-        return _Stack(stacked[0], stacked[1], sites)
-    layers, inputs, _ = known[0].down.shape
-    width = known[0].up.shape[3]
-    down = known[0].down.new_zeros(len(updates), layers, inputs, len(sites), rank)
-    up = known[0].up.new_zeros(len(updates), layers, len(sites), rank, width)
-    for position, update in enumerate(updates):
-        if update is not None:
-            where = [sites.index(site) for site in update.sites]
-            down[position, :, :, where, : update.rank] = update.down.unflatten(2, (len(where), update.rank))
-            up[position, :, where, : update.rank] = update.up
-    return _Stack(down.flatten(3), up, sites)
+def _wide(pack: Mapping[int, PackedUpdates], *, fill: bool) -> _WideUpdates:
+    """
+    Args:
+        fill: up to ``WIDE_RANK``, since a product of a shape that oneDNN has not seen takes longer to plan than to do.
+    """
+    adapted = {site for update in pack.values() for site in update.sites}
+    sites = tuple(site for site in SITES if site in adapted)
+    alike = [update.at(sites) for update in pack.values()]
+    owner = [adapter for adapter, update in pack.items() for _ in range(update.rank)]
+    missing = max(0, WIDE_RANK - len(owner)) if fill else 0
+    sides = []
+    for name in ("down", "up"):
+        parts = [getattr(update, name) for update in alike]
+        layers, _, _, width = parts[0].shape
+        sides.append(torch.cat([*parts, parts[0].new_zeros(layers, len(sites), missing, width)], 2))
+    return _WideUpdates(PackedUpdates(sides[0], sides[1], sites), min(pack), max(pack) + 1, (*owner, *[-1] * missing))
 
 
-def _every_site(updates: Sequence[PackedUpdates]) -> tuple[Site, ...]:
-    """The sites of the input group that these belong to."""
-    return next(sites for sites in GROUPS.values() if updates[0].sites[0] in sites)
+def _aligned(first: int, last: int, end: int, multiple: int) -> slice:
+    """The rows ``first`` to ``last`` and a few around them, so that few different numbers of rows come up."""
+    return slice(first // multiple * multiple, min(end, -(-last // multiple) * multiple))
+
+
+def _own_bits(owner: tuple[int, ...], sites: int, rows: AdapterRows, x: Tensor) -> Tensor:
+    """All bits where a row of ``x`` meets the columns of its own adapter, else none: ``[rows, sites * rank]``.
+
+    As integers of the size of ``x``'s values: clearing bits turns infinities into zeros, and takes a quarter of the
+    time of a product.
+    """
+    key = (owner, sites)
+    if key not in rows.masks:
+        of_rows = np.full((len(x), 1), -1)
+        for adapter, first, last in rows.spans:
+            of_rows[first:last] = adapter
+        own = torch.from_numpy(of_rows == np.asarray(owner * sites))
+        rows.masks[key] = own.to(x.device, INTEGER_OF_SIZE[x.element_size()]).neg_()
+    return rows.masks[key]
 
 
 def _pack_updates(base: FrozenBase, adapter: Adapter, group: Group) -> PackedUpdates:
@@ -244,19 +232,19 @@ def _pack_updates(base: FrozenBase, adapter: Adapter, group: Group) -> PackedUpd
     lora_a, lora_b = next(iter(known.values())).whole()
     empty = LowRankPair(torch.zeros_like(lora_a), torch.zeros_like(lora_b))
     pairs = [known.get(path, empty).whole() for path in paths]
-    down = torch.stack([lora_a.t() for lora_a, _ in pairs])
+    down = torch.stack([lora_a.unflatten(0, (len(lora_b), -1)) for lora_a, lora_b in pairs])
     up = torch.stack([adapter.spec.scale * lora_b.transpose(1, 2) for _, lora_b in pairs])
+    largest = torch.finfo(base.dtype).max
+    up = up.clamp(-largest, largest)  # zero times infinity would reach the rows of others
     return PackedUpdates(down.to(base.dtype), up.to(base.dtype), adapter.spec.group_sites(group))
 
 
 def _merged_linear(linear: Linear, group: Group, updates: PackedUpdates, index: int) -> Linear:
     exact = torch.promote_types(linear.weight.dtype, torch.float32)
     weight = linear.weight.to(exact, copy=True)
-    width, rank = updates.up.shape[3], updates.rank
-    for position, site in enumerate(updates.sites):
-        down = updates.down[index, :, position * rank : (position + 1) * rank].to(exact)
-        first = GROUPS[group].index(site) * width
-        weight[first : first + width] += (down @ updates.up[index, position].to(exact)).t()
+    for site, down, up in zip(updates.sites, updates.down[index].to(exact), updates.up[index].to(exact), strict=True):
+        first = GROUPS[group].index(site) * up.shape[1]
+        weight[first : first + up.shape[1]] += up.t() @ down
     return Linear(weight.to(linear.weight.dtype), linear.bias)
 
 
