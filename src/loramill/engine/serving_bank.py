@@ -130,7 +130,7 @@ class ServingBank:
         own = _aligned(rows.spans[wide.first][1], rows.spans[wide.last - 1][2], len(x), self._row_multiple)
         states = x[own] @ down.flatten(0, 1).t()
         if len(self.adapters) > 1:
-            mask = _own_bits(wide.owner, len(adapted), rows, x)[own]
+            mask = _own_bits(wide.owner, rows, own, states)
             states.view(mask.dtype).bitwise_and_(mask)
         for position, state, site_up in zip(adapted, states.split(up.shape[1], 1), up, strict=True):
             column = sites.index(wide.updates.sites[position]) * up.shape[2]
@@ -190,7 +190,7 @@ def _side_by_side(updates: Sequence[PackedUpdates | None]) -> list[_WideUpdates]
 def _wide(pack: Mapping[int, PackedUpdates], *, fill: bool) -> _WideUpdates:
     """
     Args:
-        fill: up to ``WIDE_RANK``, since a product of a shape that oneDNN has not seen takes longer to plan than to do.
+        fill: up to ``WIDE_RANK``, since oneDNN plans a product anew for every shape that it has not seen.
     """
     adapted = {site for update in pack.values() for site in update.sites}
     sites = tuple(site for site in SITES if site in adapted)
@@ -210,19 +210,19 @@ def _aligned(first: int, last: int, end: int, multiple: int) -> slice:
     return slice(first // multiple * multiple, min(end, -(-last // multiple) * multiple))
 
 
-def _own_bits(owner: tuple[int, ...], sites: int, rows: AdapterRows, x: Tensor) -> Tensor:
-    """All bits where a row of ``x`` meets the columns of its own adapter, else none: ``[rows, sites * rank]``.
+def _own_bits(owner: tuple[int, ...], rows: AdapterRows, own: slice, states: Tensor) -> Tensor:
+    """All bits where one of the rows ``own`` meets the columns of its own adapter, else none; shaped as ``states``.
 
-    As integers of the size of ``x``'s values: clearing bits turns infinities into zeros, and takes a quarter of the
-    time of a product.
+    As integers of the size of the states: clearing bits turns infinities into zeros, and takes a quarter of the time
+    of a product.
     """
-    key = (owner, sites)
+    key = (owner, states.shape[1])
     if key not in rows.masks:
-        of_rows = np.full((len(x), 1), -1)
+        of_rows = np.full((own.stop, 1), -1)
         for adapter, first, last in rows.spans:
             of_rows[first:last] = adapter
-        own = torch.from_numpy(of_rows == np.asarray(owner * sites))
-        rows.masks[key] = own.to(x.device, INTEGER_OF_SIZE[x.element_size()]).neg_()
+        alike = torch.from_numpy(of_rows[own] == np.resize(owner, states.shape[1]))
+        rows.masks[key] = alike.to(states.device, INTEGER_OF_SIZE[states.element_size()]).neg_()
     return rows.masks[key]
 
 
@@ -234,7 +234,7 @@ def _pack_updates(base: FrozenBase, adapter: Adapter, group: Group) -> PackedUpd
     pairs = [known.get(path, empty).whole() for path in paths]
     down = torch.stack([lora_a.unflatten(0, (len(lora_b), -1)) for lora_a, lora_b in pairs])
     up = torch.stack([adapter.spec.scale * lora_b.transpose(1, 2) for _, lora_b in pairs])
-    largest = torch.finfo(base.dtype).max
+    largest = min(torch.finfo(dtype).max for dtype in (base.dtype, up.dtype))
     up = up.clamp(-largest, largest)  # zero times infinity would reach the rows of others
     return PackedUpdates(down.to(base.dtype), up.to(base.dtype), adapter.spec.group_sites(group))
 
