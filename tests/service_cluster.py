@@ -50,7 +50,7 @@ class Cluster:
         if api and (self.api is None or self.api.poll() is not None):
             self.api = start("api")
 
-    def wait_for_workers(self, seconds: float = 60.0) -> None:
+    def wait_for_workers(self, seconds: float = 120.0) -> None:
         """Start workers, and wait until all of them take jobs."""
         self.keep_up()
         until = time.monotonic() + seconds
@@ -131,12 +131,15 @@ def read(database: Database, jobs: Sequence[str]) -> list[Experiment]:
 
 
 def wait_until_all_ended(database: Database, jobs: Sequence[str], seconds: float) -> list[Experiment]:
-    until = time.monotonic() + seconds
+    """Fails when nothing has changed for so many seconds: how long all take together is up to the machine."""
+    before: list[tuple[str, str, int, str | None]] = []
     while True:
         rows = read(database, jobs)
         if all(row.status in FINISHED for row in rows):
             return rows
-        assert time.monotonic() < until, describe(rows)
+        if (now := describe(rows)) != before:
+            before, until = now, time.monotonic() + seconds
+        assert time.monotonic() < until, now
         time.sleep(0.2)
 
 

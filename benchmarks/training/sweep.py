@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -97,8 +98,6 @@ def sweep_command(data: Path, bf16: str, flags: list[str]) -> list[str]:
 
 
 def run_json(command: list[str], home: Path) -> dict:
-    import subprocess
-
     home.mkdir(exist_ok=True)
     environment = {**os.environ, "LORAMILL_HOME": str(home), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -29,7 +29,7 @@ from small_models import save_small_model
 from small_runs import small_config, write_rows
 
 ADMIN, PASSWORD = "root", "correct horse battery"
-READY_SECONDS, JOB_SECONDS = 60, 90
+READY_SECONDS, JOB_SECONDS = 120, 240
 
 
 @pytest.fixture
@@ -202,11 +202,11 @@ def check_clean_end(product: subprocess.Popen[str]) -> None:
     family = psutil.Process(product.pid).children(recursive=True)
     assert len(family) >= 2
     product.send_signal(signal.SIGINT)
-    assert product.wait(20) == 0
-    _, alive = psutil.wait_procs(family, timeout=2)
+    assert product.wait(60) == 0
+    _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
     home = os.environ["LORAMILL_HOME"]
-    until = time.monotonic() + 2
+    until = time.monotonic() + 10
     while (left := of_home(home)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left

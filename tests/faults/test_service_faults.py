@@ -36,7 +36,7 @@ from small_runs import small_config
 RecordProperty = Callable[[str, Any], None]
 
 EPOCHS, STEPS_OF_AN_EPOCH, SAVE_STEPS = 120, 6, 40
-CANCEL_SECONDS = 10.0
+CANCEL_SECONDS, BESIDE_OTHER_TESTS = 10.0, 20.0
 COME_BACK_SECONDS = 12.0
 """The reaper sends a waiting job again after ten."""
 
@@ -45,7 +45,7 @@ BLOWS_AHEAD = 2
 
 WHOLE_KILLS = pytest.param(50, 200, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(20 * 60)])
 WHOLE_RESTARTS = pytest.param(8, 20, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(10 * 60)])
-WHOLE_CANCELS = pytest.param(100, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(15 * 60)])
+WHOLE_CANCELS = pytest.param(100, CANCEL_SECONDS, id="whole", marks=[pytest.mark.faults, pytest.mark.timeout(15 * 60)])
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_queue_that_dies_and_forgets_loses_no_job_and_repeats_none(
         check_ended_once(ExperimentFolder.open(settings.results_folder, job))
 
 
-def server_of(broker: EmbeddedBroker, seconds: float = 15.0) -> int:
+def server_of(broker: EmbeddedBroker, seconds: float = 60.0) -> int:
     """Process of the queue's server, which a worker has started again by then."""
     until = time.monotonic() + seconds
     while (pid := broker.server_pid()) is None or not psutil.pid_exists(pid):
@@ -176,9 +176,14 @@ def server_of(broker: EmbeddedBroker, seconds: float = 15.0) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cancels", [pytest.param(6, id="short"), WHOLE_CANCELS])
+@pytest.mark.parametrize(("cancels", "limit"), [pytest.param(6, BESIDE_OTHER_TESTS, id="short"), WHOLE_CANCELS])
 def test_a_cancel_at_any_moment_ends_a_job_for_good(
-    cancels: int, settings: Settings, database: Database, cluster: Cluster, record_testsuite_property: RecordProperty
+    cancels: int,
+    limit: float,
+    settings: Settings,
+    database: Database,
+    cluster: Cluster,
+    record_testsuite_property: RecordProperty,
 ) -> None:
     publish = Publisher(create_celery(cluster.broker)).publish
     cluster.wait_for_workers()
@@ -190,7 +195,7 @@ def test_a_cancel_at_any_moment_ends_a_job_for_good(
         asked = time.monotonic()
         with database.transaction() as session:
             request_cancel(session, job)
-        wait_until_all_ended(database, [job], seconds=30)
+        wait_until_all_ended(database, [job], seconds=60)
         return job, time.monotonic() - asked
 
     with ThreadPoolExecutor(2 * len(cluster.workers)) as pool:  # more than can work: some are cancelled waiting
@@ -201,7 +206,7 @@ def test_a_cancel_at_any_moment_ends_a_job_for_good(
     record_testsuite_property("slowest end, s", max(seconds for _, seconds in ended))
     assert {row.status for row in before} == {Status.REVOKED}, describe(before)
     assert sum(row.attempt for row in before) > 0, "none was at work, so this showed nothing"
-    assert max(seconds for _, seconds in ended) <= CANCEL_SECONDS
+    assert max(seconds for _, seconds in ended) <= limit
     time.sleep(COME_BACK_SECONDS)
     assert describe(read(database, jobs)) == describe(before), "one came back"
     assert not orphans(settings, cluster)

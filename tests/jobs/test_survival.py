@@ -21,7 +21,7 @@ from loramill.experiments.store import ExperimentStore
 from loramill.jobs.reaper import Reaper
 
 JOBS, STEPS, WORKERS, BLOWS = 25, 8, 3, 45
-SECONDS = 120
+SECONDS = 240
 
 
 class Workers:

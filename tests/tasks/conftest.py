@@ -18,7 +18,7 @@ from loramill.settings import Settings
 from small_models import save_small_model
 from small_runs import write_rows
 
-SECONDS = 90
+SECONDS = 240
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from loramill.errors import ConfigError, OutOfMemoryError
+from loramill.training import device
 from loramill.training.device import choose_device, has_fast_bf16, is_out_of_memory, named_memory_errors
 
 CPU = torch.device("cpu")
@@ -22,6 +23,19 @@ def test_automatic_precision_follows_the_hardware() -> None:
     chosen = choose_device("cpu", "auto")
     assert (chosen.dtype == torch.bfloat16) == has_fast_bf16(CPU)
     assert chosen.precision in chosen.reason
+
+
+@pytest.mark.parametrize(("speedup", "dtype"), [(0.6, torch.float32), (1.1, torch.float32), (2.3, torch.bfloat16)])
+def test_instructions_for_bfloat16_are_used_where_they_are_faster(
+    speedup: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(device, "_bf16_speedup", lambda: speedup)
+    assert choose_device("cpu", "auto").dtype == dtype
+
+
+def test_the_speedup_of_bfloat16_is_measured() -> None:
+    assert 0.01 < device._bf16_speedup() < 100
 
 
 def test_automatic_choice_takes_the_best_device_there_is() -> None:

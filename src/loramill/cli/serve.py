@@ -37,7 +37,8 @@ def serve(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:<index>.")] = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the hardware multiplies it.")
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="auto: bfloat16 where products are faster in it."),
     ] = "auto",
     auth: Annotated[
         bool | None,

@@ -145,7 +145,9 @@ class TrainingConfig(Section):
     device: Device = Field("auto", description="auto, cpu, mps, cuda or cuda:<index>.")
     output_dir: str = Field("results", min_length=1, description="Folder of experiments, within LORAMILL_HOME.")
     seed: int = Field(42, ge=0, lt=2**32, description="Decides the split, the order, the initial weights and dropout.")
-    bf16: Literal["auto"] | bool = Field("auto", description="Compute in bfloat16: auto where the hardware has it.")
+    bf16: Literal["auto"] | bool = Field(
+        "auto", description="Compute in bfloat16: auto where products are faster in it."
+    )
     warmup_ratio: Fraction = Field(0.0, description="Share of the steps over which the rate rises from 0.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay (never on biases).")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="How the rate falls.")
