@@ -3,9 +3,9 @@
     python benchmarks/training/sweep.py                      # 4 rates x 2 ranks x 2 seeds, 2,400 movie reviews, 1 epoch
     python benchmarks/training/sweep.py --rows 300 --trials 4 --repeats 1     # to see that it works
 
-MiniLM-L6, LoRA on query and value, dropout 0, batch 32, in the type that products are faster in here. Times are of whole
-commands, start-up and evaluation included: that is what a user waits for. Contestants take turns (A-B-B-A over the
-repeats). The best accuracy of each is shown, since a sweep that stops trials early may stop the best one. Needs the
+MiniLM-L6, LoRA on query and value, dropout 0, batch 32, in the type that products are faster in here. Times are of
+whole commands, start-up and evaluation included: that is what a user waits for. Contestants take turns (A-B-B-A over
+the repeats). The best accuracy of each is shown, since a sweep that stops trials early may stop the best one. Needs the
 sample packages (`make samples`).
 """
 
