@@ -89,7 +89,11 @@ def compare(sets: dict[str, Any], home: Path) -> dict[str, float]:
 
 def command(name: str, sets: dict[str, Any], home: Path) -> tuple[dict[str, Any], float]:
     fixed = {"data.dataset_name": "sample:movie_reviews", "training.device": "cpu"}
-    words = [word for key, value in {**fixed, **sets}.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    words = [
+        word
+        for key, value in {**fixed, **sets}.items()
+        for word in ("--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    ]
     environment = {**os.environ, "LORAMILL_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     program = str(Path(sys.executable).with_name("loramill"))
     started = time.perf_counter()
