@@ -119,12 +119,19 @@ def _report(folder: ExperimentFolder, result: RunResult, *, as_json: bool) -> No
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """While it is open, Ctrl-C and SIGTERM ask to stop at the next step; a second Ctrl-C ends the process at once."""
+    """While it is open, Ctrl-C and SIGTERM ask to stop at the next step; a second Ctrl-C raises at once.
+
+    More of them are ignored: what is left is to record that it ended.
+    """
     stop = threading.Event()
 
     def ask(_signal: int, _frame: object) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -41,37 +41,38 @@ def execute_training(
         ConflictError: the claim was lost; nothing was recorded.
         LoramillError: the run failed; the row says FAILURE with the error's code.
     """
-    with large_import():
-        from loramill.training.run import run_training  # torch is imported only where work is done
-
     config = recorded_config(folder)
     with open_run_log(folder.log_file, config.system.log_level) as log:
         record = RunRecord(database, folder, log, on_event, claim)
-        record.started(resumed=resume)
         try:
-            if config.training.report_to:
-                tree = config.model_dump(mode="json")
-                record.report_to(Trackers(config.training.report_to, folder, tree, log.warning))
-            call_others(folder, resume=resume, strict=strict)
-            result = run_training(
-                config,
-                folder=folder,
-                data_folder=settings.data_folder,
-                on_event=record.emit,
-                should_stop=should_stop,
-                resume=resume,
-                strict=strict,
-            )
-        except Exception as error:
-            record.failed(error)
+            with large_import():
+                from loramill.training.run import run_training  # torch is imported only where work is done
+
+            record.started(resumed=resume)
+            try:
+                if config.training.report_to:
+                    tree = config.model_dump(mode="json")
+                    record.report_to(Trackers(config.training.report_to, folder, tree, log.warning))
+                call_others(folder, resume=resume, strict=strict)
+                result = run_training(
+                    config,
+                    folder=folder,
+                    data_folder=settings.data_folder,
+                    on_event=record.emit,
+                    should_stop=should_stop,
+                    resume=resume,
+                    strict=strict,
+                )
+            except Exception as error:
+                record.failed(error)
+                raise
+            if result.status == "finished":
+                record.finished(result.metrics)
+            elif claim is None or result.status == "time_limit":
+                record.stopped()
+        except KeyboardInterrupt:  # a second Ctrl-C: not even the step, or the import, or this record is finished
+            record.interrupted()
             raise
-        except KeyboardInterrupt:  # a second Ctrl-C: not even the step is finished
-            record.stopped()
-            raise
-        if result.status == "finished":
-            record.finished(result.metrics)
-        elif claim is None or result.status == "time_limit":
-            record.stopped()
     return result
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from structlog.typing import FilteringBoundLogger
 
 from loramill.database import Database
-from loramill.errors import InternalError, LoramillError, StorageError
+from loramill.errors import ConflictError, InternalError, LoramillError, StorageError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.record_file import save_record
@@ -108,6 +108,13 @@ class RunRecord:
         self.emit({"type": "status", "status": "REVOKED"})
         self._close({}, succeeded=False)
 
+    def interrupted(self) -> None:
+        """Cut short by a person, wherever it was, even while its end was being recorded."""
+        try:
+            self.stopped()
+        except ConflictError:  # the row says already how it ended; the files beside it may not
+            self._write_files()
+
     def failed(self, error: Exception) -> None:
         """Ended in an error; a worker's job waits for another attempt when the error is of a kind that can pass."""
         known = error if isinstance(error, LoramillError) else InternalError(f"{type(error).__name__}: {error}")
@@ -128,9 +135,12 @@ class RunRecord:
             self._close({}, succeeded=False)
 
     def _close(self, metrics: Mapping[str, Any], *, succeeded: bool) -> None:
-        """The page of the run and its ``record.json``; how a run ended does not hang on them."""
         if self._trackers:
             self._trackers.finish(metrics, succeeded=succeeded)
+        self._write_files()
+
+    def _write_files(self) -> None:
+        """The page of the run and its ``record.json``; how a run ended does not hang on them."""
         try:
             write_report(self._folder)
             save_record(self._database, self._folder.path.parent, self._folder.id)

@@ -1,0 +1,71 @@
+"""The record around a run in this process, as a second Ctrl-C may cut it short anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from loramill.config.schema import ExperimentConfig
+from loramill.database import Database
+from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import Status
+from loramill.experiments.store import ExperimentStore
+from loramill.jobs.execute import execute_training
+from loramill.jobs.submit import submit_training
+from loramill.settings import Settings
+from small_models import save_small_model
+from small_runs import small_config, write_rows
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
+    folder = tmp_path_factory.mktemp("given")
+    save_small_model("bert", folder / "model")
+    write_rows(folder / "rows")
+    return small_config(folder / "model", folder / "rows", training__num_train_epochs=1)
+
+
+def run(
+    config: ExperimentConfig, settings: Settings, database: Database, *, stop: bool, cut_at: int
+) -> tuple[ExperimentFolder, bool]:
+    """A run of which the commit number ``cut_at`` is interrupted before it is done, and whether there was one."""
+    folder = submit_training(config, settings=settings, database=database, enqueue=lambda _experiment_id: None)
+    commits = 0
+
+    def interrupt(_connection: object) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == cut_at:
+            raise KeyboardInterrupt
+
+    event.listen(database.engine, "commit", interrupt)
+    try:
+        execute_training(
+            folder, settings=settings, database=database, on_event=lambda _event: None, should_stop=lambda: stop
+        )
+    except KeyboardInterrupt:
+        return folder, True
+    finally:
+        event.remove(database.engine, "commit", interrupt)
+    return folder, False
+
+
+@pytest.mark.parametrize(
+    ("stop", "end"), [(True, Status.REVOKED), (False, Status.SUCCESS)], ids=["stopped", "finished"]
+)
+def test_an_interruption_at_any_write_of_the_record_is_recorded(
+    stop: bool, end: Status, config: ExperimentConfig, tmp_path: Path, database: Database
+) -> None:
+    settings = Settings(home=tmp_path)
+    cut_at, interrupted = 0, True
+    while interrupted:
+        cut_at += 1
+        folder, interrupted = run(config, settings, database, stop=stop, cut_at=cut_at)
+        with database.reading() as session:
+            status = ExperimentStore(session).get(folder.id).status
+        assert status == Status.REVOKED if interrupted else status == end
+        assert json.loads((folder.path / "record.json").read_text(encoding="utf-8"))["status"] == status
+    assert cut_at > 2
