@@ -94,7 +94,7 @@ def test_where_memory_ran_out_passes_hold_half_the_tokens(tmp_path: Path, monkey
     data = LabelledTokens(rows, torch.arange(len(TEXTS)) % 2, "single_label_classification")
     budgets: list[int] = []
 
-    def first_without_memory(bank: AdapterBank, work: Any, *, packed_tokens: int) -> list[StepResult]:
+    def first_without_memory(bank: AdapterBank, work: Any, *, packed_tokens: int, **_: object) -> list[StepResult]:
         budgets.append(packed_tokens)
         if len(budgets) == 1:
             raise MemoryError

@@ -93,6 +93,16 @@ class FrozenBase:
         """The last layer's key and value side by side."""
         return _rows(self.layers[-1].qkv, self.architecture.hidden_size, 3 * self.architecture.hidden_size)
 
+    def lay_out(self) -> None:
+        """Bring every weight into the order that its hardware likes, see ``Linear.lay_out``."""
+        for layer in self.layers[:-1]:
+            layer.qkv.lay_out()
+        for linear in (self.last_query, self.last_key_value):
+            linear.lay_out()
+        for layer in self.layers:
+            for linear in (layer.attention_output, layer.up, layer.down):
+                linear.lay_out()
+
     def trained_head(self) -> tuple[HeadLayer, ...]:
         """The head layers that every adapter trains and saves for itself."""
         return tuple(layer for layer in self.architecture.family.head if layer.path not in self.head)

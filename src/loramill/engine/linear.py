@@ -49,6 +49,10 @@ class Linear:
             return CUDA_ROW_MULTIPLE
         return 1 if self._packed is None else PACKED_ROW_MULTIPLE
 
+    def lay_out(self) -> None:
+        """Do now what is otherwise done at the first use, so that copies of this process need not."""
+        _ = self._packed, self._packed_transpose
+
     @cached_property
     def _packed(self) -> Tensor | None:
         return _pack(self.weight)

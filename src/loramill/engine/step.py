@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,26 +90,40 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """Rows of one adapter that go through one forward pass.
 
     Attributes:
         work: place of the adapter's batch in the step.
         number: place within that batch.
+        chosen: int64 ``[n]``, rows of the adapter's source, together so many ``tokens``.
+        batch_rows: rows of the whole batch.
+        dropout: see ``AdapterBatch``.
     """
 
     work: int
     number: int
-    item: AdapterBatch
+    adapter: int
     chosen: IntArray
+    tokens: int
+    batch_rows: int
+    dropout: DropoutSeed | None
 
-    @cached_property
-    def tokens(self) -> int:
-        return int(self.item.source.rows.lengths[self.chosen].sum())
+
+Pass = list[Piece]
+Sources = Mapping[int, LabelledTokens]
+"""Adapter -> the rows that it learns from."""
+
+Gradients = tuple[list[StepResult], list[tuple[Tensor, Tensor]]]
+"""What each piece of a pass saw, and (where gradients of some values are summed, their gradients)."""
 
 
 def accumulate_gradients(
-    bank: AdapterBank, work: Sequence[AdapterBatch], *, packed_tokens: int | None = None
+    bank: AdapterBank,
+    work: Sequence[AdapterBatch],
+    *,
+    packed_tokens: int | None = None,
+    run_passes: Callable[[Sequence[Pass]], list[Gradients]] | None = None,
 ) -> list[StepResult]:
     """Add the gradient of each adapter's mean loss to its ``grads``.
 
@@ -118,17 +132,26 @@ def accumulate_gradients(
 
     Args:
         packed_tokens: pieces share a forward pass up to so many tokens; by default what the device likes.
+        run_passes: does some passes of one piece each side by side, see ``StepCopies``; by default threads do.
     """
-    on_cpu = bank.base.device.type == "cpu"
     budget = packed_tokens if packed_tokens is not None else packed_tokens_of(bank.base)
-    lanes = lane_count() if on_cpu and bank.base.reentrant else 1
+    lanes = lane_count() if bank.base.device.type == "cpu" and bank.base.reentrant else 1
     passes = list(_passes(_cut(work, lanes), budget))
+    in_threads = partial(_run_in_threads, bank, {item.adapter: item.source for item in work})
+    run = run_passes if run_passes and budget == 0 else in_threads
+    together = PASSES_FOR_A_LANE * lanes if lanes > 1 else 1
     totals = [StepResult(0.0, 0, 0, 0) for _ in work]
-    for pieces, (results, gradients) in zip(passes, _in_lanes(bank, passes, lanes), strict=True):
-        for piece, result in zip(pieces, results, strict=True):
-            totals[piece.work] = totals[piece.work].plus(result)
-        torch._foreach_add_([total for total, _ in gradients], [gradient for _, gradient in gradients])
+    for first in range(0, len(passes), together):
+        some = passes[first : first + together]
+        for pieces, (results, gradients) in zip(some, run(some), strict=True):
+            for piece, result in zip(pieces, results, strict=True):
+                totals[piece.work] = totals[piece.work].plus(result)
+            torch._foreach_add_([total for total, _ in gradients], [gradient for _, gradient in gradients])
     return totals
+
+
+def _run_in_threads(bank: AdapterBank, sources: Sources, passes: Sequence[Pass]) -> list[Gradients]:
+    return run_in_lanes([partial(gradients_of, bank, sources, pieces) for pieces in passes])
 
 
 def packed_tokens_of(base: FrozenBase) -> int:
@@ -136,21 +159,18 @@ def packed_tokens_of(base: FrozenBase) -> int:
     return 0 if base.device.type == "cpu" else PACKED_TOKENS
 
 
-def _in_lanes(bank: AdapterBank, passes: Sequence[list[_Piece]], lanes: int) -> Iterator[_Gradients]:
-    """What each pass gives, in order; at most ``lanes`` of them run at a time."""
-    together = PASSES_FOR_A_LANE * lanes if lanes > 1 else 1
-    for first in range(0, len(passes), together):
-        yield from run_in_lanes([partial(_gradients, bank, pieces) for pieces in passes[first : first + together]])
-
-
-def _cut(work: Sequence[AdapterBatch], lanes: int) -> list[_Piece]:
+def _cut(work: Sequence[AdapterBatch], lanes: int) -> list[Piece]:
     """Pieces in rounds: the first of every adapter, then the second, and so on."""
     pieces = []
     for place, item in enumerate(work):
+        lengths = item.source.rows.lengths
         chosen = item.source.rows.sorted_by_length(item.chosen)
         micro_batches = [chosen[first : first + item.micro_rows] for first in range(0, len(chosen), item.micro_rows)]
-        parts = [part for rows in micro_batches for part in _for_lanes(item.source.rows.lengths[rows], rows, lanes)]
-        pieces += [_Piece(place, number, item, rows) for number, rows in enumerate(parts)]
+        parts = [part for rows in micro_batches for part in _for_lanes(lengths[rows], rows, lanes)]
+        pieces += [
+            Piece(place, number, item.adapter, rows, int(lengths[rows].sum()), len(chosen), item.dropout)
+            for number, rows in enumerate(parts)
+        ]
     return sorted(pieces, key=lambda piece: piece.number)
 
 
@@ -165,9 +185,9 @@ def _for_lanes(lengths: IntArray, rows: IntArray, lanes: int) -> list[IntArray]:
     return [part for part in np.split(rows, np.searchsorted(lane, np.arange(1, count))) if len(part)]
 
 
-def _passes(pieces: Sequence[_Piece], budget: int) -> Iterator[list[_Piece]]:
+def _passes(pieces: Sequence[Piece], budget: int) -> Iterator[Pass]:
     """Neighbouring pieces up to a budget of tokens, at least one at a time, and none twice of the same adapter."""
-    current: list[_Piece] = []
+    current: Pass = []
     tokens = 0
     for piece in pieces:
         if current and (tokens + piece.tokens > budget or any(other.work == piece.work for other in current)):
@@ -179,20 +199,15 @@ def _passes(pieces: Sequence[_Piece], budget: int) -> Iterator[list[_Piece]]:
         yield current
 
 
-_Gradients = tuple[list[StepResult], list[tuple[Tensor, Tensor]]]
-"""What each piece of a pass saw, and (where a parameter's gradient is summed, its gradient)."""
-
-
-def _gradients(bank: AdapterBank, pieces: Sequence[_Piece]) -> _Gradients:
-    parts = [(piece.item.adapter, piece.item.source.rows, piece.chosen) for piece in pieces]
+def gradients_of(bank: AdapterBank, sources: Sources, pieces: Pass) -> Gradients:
+    """Forward and back, once, for some pieces together."""
+    parts = [(piece.adapter, sources[piece.adapter].rows, piece.chosen) for piece in pieces]
     batch = bank.base.batch_of(parts)
     dropout = {
-        piece.item.adapter: DropoutStream(piece.item.dropout, piece.number, bank.base.device)
-        for piece in pieces
-        if piece.item.dropout
+        piece.adapter: DropoutStream(piece.dropout, piece.number, bank.base.device) for piece in pieces if piece.dropout
     }
-    losses = _losses(classify(bank, batch, dropout), pieces)
-    parameters = [parameter for piece in pieces for parameter in bank.adapters[piece.item.adapter].parameters]
+    losses = _losses(classify(bank, batch, dropout), sources, pieces)
+    parameters = [parameter for piece in pieces for parameter in bank.adapters[piece.adapter].parameters]
     gradients = torch.autograd.grad(losses.sum(), parameters)
     padding = batch.padded_tokens / batch.tokens
     results = [
@@ -203,16 +218,17 @@ def _gradients(bank: AdapterBank, pieces: Sequence[_Piece]) -> _Gradients:
     return results, [(total, gradient.contiguous()) for total, gradient in zip(totals, gradients, strict=True)]
 
 
-def _losses(logits: Sequence[Tensor], pieces: Sequence[_Piece]) -> Tensor:
+def _losses(logits: Sequence[Tensor], sources: Sources, pieces: Pass) -> Tensor:
     """Each piece's share of its batch's mean loss, ``[pieces]``; alike problems are computed together."""
-    kinds = {(found.shape[1:], piece.item.source.problem_type) for found, piece in zip(logits, pieces, strict=True)}
-    if len(kinds) > 1:
-        return torch.cat([_losses([found], [piece]) for found, piece in zip(logits, pieces, strict=True)])
-    labels = torch.cat([piece.item.source.labels[torch.from_numpy(piece.chosen)] for piece in pieces])
+    types = [sources[piece.adapter].problem_type for piece in pieces]
+    if len({(found.shape[1:], kind) for found, kind in zip(logits, types, strict=True)}) > 1:
+        each = [_losses([found], sources, [piece]) for found, piece in zip(logits, pieces, strict=True)]
+        return torch.cat(each)
+    labels = torch.cat([sources[piece.adapter].labels[torch.from_numpy(piece.chosen)] for piece in pieces])
     device = logits[0].device
-    losses = row_losses(torch.cat(list(logits)), labels.to(device), pieces[0].item.source.problem_type)
+    losses = row_losses(torch.cat(list(logits)), labels.to(device), types[0])
     shares = torch.block_diag(
-        *[torch.full((1, len(piece.chosen)), 1 / len(piece.item.chosen), dtype=losses.dtype) for piece in pieces]
+        *[torch.full((1, len(piece.chosen)), 1 / piece.batch_rows, dtype=losses.dtype) for piece in pieces]
     )
     return torch.mv(shares.to(device), losses)
 

@@ -86,7 +86,7 @@ class PerformanceMonitor:
         summary = {**self._resources.summary(), **self._steps.summary()}
         peak = peak_rss_bytes()
         if peak is not None and peak > (self._earlier_peak or 0):  # then the process had its peak within this run
-            summary["rss_bytes_max"] = max(peak, summary.get("rss_bytes_max", 0))
+            summary["rss_bytes_max"] = max(peak + self._probe.most_children_bytes, summary.get("rss_bytes_max", 0))
         return summary
 
     def _sample_until_stopped(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ from loramill.files import nearest_existing
 CLOCK_TICK = 0.01
 """Seconds; the kernel counts CPU time in these."""
 
+COUNTING_SHARE = 200
+"""Counting the memory of children may take one second in so many."""
+
 
 @dataclass(frozen=True)
 class ResourceSample:
@@ -25,9 +29,9 @@ class ResourceSample:
 
     Attributes:
         seconds: time since the probe was opened.
-        cpu_percent: of this process since the last reading; 100 is one busy core.
+        cpu_percent: of this process and its children since the last reading; 100 is one busy core.
         machine_cpu_percent: of all cores, all processes, since the last reading.
-        rss_bytes: memory of this process that is in RAM.
+        rss_bytes: memory of this process that is in RAM, with what its children do not share with it.
         machine_memory_percent: share of the RAM that is in use.
         disk_free_bytes: free where the run writes.
         disk_read_bytes, disk_written_bytes: by this process since the probe was opened.
@@ -55,6 +59,9 @@ class ResourceProbe:
 
     Args:
         folder: on the disk whose free space matters; need not exist yet.
+
+    Attributes:
+        most_children_bytes: the most memory that the children were seen to have for themselves.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,6 +69,8 @@ class ResourceProbe:
         self._process = psutil.Process()
         self._cpu = CpuMeter(self._process)
         self._gpus = GpuProbe()
+        self._children_bytes = self.most_children_bytes = 0
+        self._count_again = 0.0
 
     def __enter__(self) -> ResourceProbe:
         self._gpus.open()
@@ -82,7 +91,7 @@ class ResourceProbe:
             seconds=time.monotonic() - self._started,
             cpu_percent=cpu_percent,
             machine_cpu_percent=machine_cpu_percent,
-            rss_bytes=self._process.memory_info().rss,
+            rss_bytes=self._process.memory_info().rss + self._count_children(),
             machine_memory_percent=psutil.virtual_memory().percent,
             disk_free_bytes=psutil.disk_usage(str(self._folder)).free,
             disk_read_bytes=_difference(read, self._first_read),
@@ -90,6 +99,15 @@ class ResourceProbe:
             gpu_percent=gpu_percent,
             gpu_memory_bytes=gpu_memory_bytes,
         )
+
+    def _count_children(self) -> int:
+        """Memory that the children have for themselves, as it was lately: counting it takes milliseconds for each."""
+        now = time.monotonic()
+        if now >= self._count_again:
+            self._children_bytes = bytes_of_children()
+            self.most_children_bytes = max(self.most_children_bytes, self._children_bytes)
+            self._count_again = now + COUNTING_SHARE * (time.monotonic() - now)
+        return self._children_bytes
 
     def _disk_traffic(self) -> tuple[int | None, int | None]:
         try:
@@ -113,12 +131,12 @@ class CpuMeter:
         return 100 * own / max(wall, CLOCK_TICK), 100 * busy / max(total, CLOCK_TICK)
 
     def _counters(self) -> tuple[float, float, float, float]:
-        """Seconds: of the clock, of this process's CPU time, of busy cores, of all cores."""
-        own = self._process.cpu_times()
+        """Seconds: of the clock, of CPU time of this process and its children, of busy cores, of all cores."""
+        own = sum(sum(process.cpu_times()[:4]) for process in (self._process, *children()))
         machine = psutil.cpu_times()._asdict()
         total = sum(machine.values()) - machine.get("guest", 0) - machine.get("guest_nice", 0)  # counted in user
         idle = machine["idle"] + machine.get("iowait", 0)
-        return time.monotonic(), own.user + own.system, total - idle, total
+        return time.monotonic(), own, total - idle, total
 
 
 class GpuProbe:
@@ -154,6 +172,32 @@ class GpuProbe:
         except self._nvml.NVMLError:  # a slice of a GPU (MIG) does not say
             return None, None
         return sum(percents) / len(percents), max(used)
+
+
+def children() -> list[psutil.Process]:
+    """The processes that this one started and that still run; none where the system has no list of them.
+
+    ``psutil`` would look at every process of the machine.
+    """
+    with contextlib.suppress(OSError):
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+        return list(_alive(map(int, listed.split())))
+    return []
+
+
+def _alive(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
+
+
+def bytes_of_children() -> int:
+    """Memory of the children that they do not share with anybody."""
+    total = 0
+    for child in children():
+        with contextlib.suppress(psutil.Error):
+            total += child.memory_full_info().uss
+    return total
 
 
 def peak_rss_bytes() -> int | None:

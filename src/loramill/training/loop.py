@@ -6,10 +6,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 from loramill.engine.bank import AdapterBank
-from loramill.engine.step import LabelledTokens, StepResult, accumulate_gradients, packed_tokens_of
+from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult, accumulate_gradients, packed_tokens_of
+from loramill.engine.step_copies import step_copies
 from loramill.errors import LoramillError, NonFiniteLossError, OutOfMemoryError
 from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager
 from loramill.training.device import is_out_of_memory
@@ -23,6 +25,12 @@ SAVE_INTERVAL_SECONDS = 60.0
 
 StopReason = Literal["stopped", "time_limit"]
 STOP_REASONS: tuple[StopReason, ...] = ("stopped", "time_limit")
+
+
+class StepGradients(Protocol):
+    """``accumulate_gradients`` of one bank."""
+
+    def __call__(self, work: Sequence[AdapterBatch], *, packed_tokens: int) -> list[StepResult]: ...
 
 
 class StepObserver(Protocol):
@@ -89,27 +97,32 @@ def train_trials(
     Raises:
         NonFiniteLossError, OutOfMemoryError, StorageError: a verified checkpoint remains.
     """
-    while active := [run for run in runs if run.active]:
-        if reason := active[0].trial.processes.agree(_stop_reason(active, should_stop), STOP_REASONS):
-            for run in active:
-                save_checkpoint(bank, run, metric=None)
-            return reason
-        started = time.perf_counter()
-        results = _take_step(bank, active, packed_tokens)
-        norms = learn([run.trial for run in active], results)
-        for run, result, norm in zip(active, results, norms, strict=True):
-            with _noted_failures(run, isolate):
-                _note(bank, run, result, norm)
-        share = (time.perf_counter() - started) / len(active)
-        for run, result in zip(active, results, strict=True):
-            run.trial.progress.seconds += share
-            observer.record_step(
-                rows=result.rows, tokens=result.tokens, padded_tokens=result.padded_tokens, seconds=share
-            )
-            if run.failure is None:
+    with step_copies(bank, {run.trial.index: run.trial.train for run in runs}) as copies:
+        gradients = partial(accumulate_gradients, bank, run_passes=copies)
+        budget = packed_tokens if packed_tokens is not None else packed_tokens_of(bank.base)
+        while active := [run for run in runs if run.active]:
+            if reason := active[0].trial.processes.agree(_stop_reason(active, should_stop), STOP_REASONS):
+                for run in active:
+                    save_checkpoint(bank, run, metric=None)
+                return reason
+            started = time.perf_counter()
+            results = _take_step(active, gradients, budget)
+            norms = learn([run.trial for run in active], results)
+            for run, result, norm in zip(active, results, norms, strict=True):
                 with _noted_failures(run, isolate):
-                    _finish_step(bank, run)
+                    _note(bank, run, result, norm)
+            share = (time.perf_counter() - started) / len(active)
+            for run, result in zip(active, results, strict=True):
+                _record(observer, run, result, share)
+                if run.failure is None:
+                    with _noted_failures(run, isolate):
+                        _finish_step(bank, run)
     return None
+
+
+def _record(observer: StepObserver, run: TrialRun, result: StepResult, seconds: float) -> None:
+    run.trial.progress.seconds += seconds
+    observer.record_step(rows=result.rows, tokens=result.tokens, padded_tokens=result.padded_tokens, seconds=seconds)
 
 
 @contextlib.contextmanager
@@ -136,13 +149,13 @@ def _out_of_time(run: TrialRun) -> bool:
     return limit is not None and run.trial.progress.seconds - run.earlier_seconds >= limit
 
 
-def _take_step(bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int | None) -> list[StepResult]:
+def _take_step(active: Sequence[TrialRun], gradients: StepGradients, packed_tokens: int) -> list[StepResult]:
     """Gradients of one step of every trial; out of memory, the micro-batches are halved and the step repeated.
 
     The batch that the optimizer sees stays the same, since micro-batches are summed.
     """
     for tries in range(MEMORY_TRIES + 1):
-        results = _try_step(bank, active, packed_tokens)
+        results = _try_step(active, gradients, packed_tokens)
         if not active[0].trial.processes.any(isinstance(results, BaseException)) and isinstance(results, list):
             return [run.trial.combine(result) for run, result in zip(active, results, strict=True)]
         if tries == MEMORY_TRIES or all(run.micro_rows == 1 for run in active):
@@ -159,13 +172,12 @@ def _take_step(bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int
 
 
 def _try_step(
-    bank: AdapterBank, active: Sequence[TrialRun], packed_tokens: int | None
+    active: Sequence[TrialRun], gradients: StepGradients, packed_tokens: int
 ) -> list[StepResult] | RuntimeError | MemoryError:
     """Gradients of one step, or the error that says that memory ran out."""
     try:
         batches = [run.trial.next_batch(run.micro_rows) for run in active]
-        whole = packed_tokens if packed_tokens is not None else packed_tokens_of(bank.base)
-        return accumulate_gradients(bank, batches, packed_tokens=int(whole * min(run.memory_share for run in active)))
+        return gradients(batches, packed_tokens=int(packed_tokens * min(run.memory_share for run in active)))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -23,9 +23,10 @@ import torch
 from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import AdapterBank
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients, predict_logits
+from loramill.engine.step_copies import StepCopies, step_copies
 from loramill.engine.token_rows import IntArray, TokenRows
 from loramill.experiments.folder import ExperimentFolder
-from loramill.monitor.resources import peak_rss_bytes
+from loramill.monitor.resources import bytes_of_children, peak_rss_bytes
 from loramill.training import stages
 from loramill.training.device import is_out_of_memory
 from loramill.training.loop import TrialRun, save_checkpoint
@@ -52,7 +53,7 @@ class RunPlan:
     """What a run will take.
 
     Attributes:
-        memory_bytes: peak of the process (CPU) or of the device's allocator (CUDA).
+        memory_bytes: peak of the process and its copies (CPU) or of the device's allocator (CUDA).
         memory_free_bytes: free there now.
         seconds: from start to end; ``train_seconds`` of them are the training loop.
         disk_bytes: everything that stays.
@@ -93,8 +94,10 @@ def plan_run(config: ExperimentConfig, *, data_folder: Path) -> RunPlan:
         free = _free_memory(base.device)
         bank = AdapterBank(base, [run.trial.adapter])
         start_above_frozen_layers(base, [run], folder.path, context.note)
-        fits = _try_longest_rows(bank, run)
-        costs = _measure_costs(context, bank, run, data)
+        with step_copies(bank, {run.trial.index: run.trial.train}) as copies:
+            fits = _try_longest_rows(bank, run.trial, copies)
+            costs = _measure_costs(context, bank, run, data, copies)
+            memory = _peak_memory(base.device)
     train_seconds = _training_seconds(run.trial, costs)
     return RunPlan(
         device=str(base.device),
@@ -102,7 +105,7 @@ def plan_run(config: ExperimentConfig, *, data_folder: Path) -> RunPlan:
         train_rows=len(data.train),
         eval_rows=len(data.eval),
         steps=run.trial.plan.total_steps,
-        memory_bytes=_peak_memory(base.device),
+        memory_bytes=memory,
         memory_free_bytes=free,
         seconds=(1 + RELOAD_SHARE) * start_seconds + loading + train_seconds + costs.final + CLOSING_SECONDS,
         train_seconds=train_seconds,
@@ -125,8 +128,10 @@ class _Costs:
     final: float
 
 
-def _measure_costs(context: stages.RunContext, bank: AdapterBank, run: TrialRun, data: stages.RunData) -> _Costs:
-    step = _median_seconds(lambda turn: _step(bank, run.trial, _rows_of_step(run.trial, turn)), TIMED_STEPS)
+def _measure_costs(
+    context: stages.RunContext, bank: AdapterBank, run: TrialRun, data: stages.RunData, copies: StepCopies | None
+) -> _Costs:
+    step = _median_seconds(lambda turn: _step(bank, run.trial, _rows_of_step(run.trial, turn), copies), TIMED_STEPS)
     evaluation = _evaluation_seconds(bank, run.evaluation)
     started = time.perf_counter()
     save_checkpoint(bank, run, metric=None)
@@ -151,12 +156,12 @@ def _start_seconds() -> float:
     return age if age < YOUNG_SECONDS else START_SECONDS
 
 
-def _try_longest_rows(bank: AdapterBank, run: TrialRun) -> bool:
+def _try_longest_rows(bank: AdapterBank, trial: Trial, copies: StepCopies | None) -> bool:
     """One step on the longest rows that could ever share a micro-batch; whether it fits in memory."""
-    lengths = run.trial.train.rows.lengths
-    longest: IntArray = np.argsort(-lengths, kind="stable")[: run.micro_rows]
+    lengths = trial.train.rows.lengths
+    longest: IntArray = np.argsort(-lengths, kind="stable")[: trial.config.training.per_device_train_batch_size]
     try:
-        _step(bank, run.trial, longest)
+        _step(bank, trial, longest, copies)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -164,9 +169,10 @@ def _try_longest_rows(bank: AdapterBank, run: TrialRun) -> bool:
     return True
 
 
-def _step(bank: AdapterBank, trial: Trial, rows: IntArray) -> None:
+def _step(bank: AdapterBank, trial: Trial, rows: IntArray, copies: StepCopies | None) -> None:
     micro_rows = trial.config.training.per_device_train_batch_size
-    accumulate_gradients(bank, [AdapterBatch(trial.index, trial.train, rows, micro_rows, trial.next_batch(1).dropout)])
+    batch = AdapterBatch(trial.index, trial.train, rows, micro_rows, trial.next_batch(1).dropout)
+    accumulate_gradients(bank, [batch], run_passes=copies)
     trial.adapter.grads.zero_()
     if bank.base.device.type == "cuda":
         torch.cuda.synchronize(bank.base.device)
@@ -222,7 +228,8 @@ def _free_memory(device: torch.device) -> int:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(device))
-    return round(HEAP_GROWTH * (peak_rss_bytes() or psutil.Process().memory_info().rss))
+    here = peak_rss_bytes() or psutil.Process().memory_info().rss
+    return round(HEAP_GROWTH * (here + bytes_of_children()))
 
 
 def _disk(run: TrialRun, context: stages.RunContext) -> int:
