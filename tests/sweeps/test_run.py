@@ -89,3 +89,11 @@ def test_an_interrupted_sweep_prunes_the_same_trials(tmp_path: Path) -> None:
     resumed = sweep(tmp_path, broken, halving=halving, resume=True)
     assert [outcome.status for outcome in resumed] == [outcome.status for outcome in expected]
     assert adapters(broken) == adapters(whole)
+
+
+def test_trials_are_told_apart_while_all_of_them_still_guess(tmp_path: Path) -> None:
+    trials = make_trials(tmp_path, (1e-6, 3e-6, 1e-5, 3e-5), [])
+    outcomes = sweep(tmp_path, trials, halving=Halving(keep=4, rungs=1, rows=32))
+    pruned = [outcome.metrics["eval"] for outcome in outcomes if outcome.status == "pruned"]
+    assert len({metrics["accuracy"] for metrics in pruned}) == 1
+    assert [outcome.status for outcome in outcomes] == ["pruned", "pruned", "pruned", "finished"]

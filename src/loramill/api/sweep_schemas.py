@@ -23,8 +23,8 @@ Value = bool | int | Annotated[float, Field(allow_inf_nan=False)] | Word
 class HalvingRequest(Body):
     """Successive halving: all trials start, and only the best go on."""
 
-    keep: int = Field(4, ge=2, le=100, description="One trial in so many goes on.")
-    rungs: int = Field(2, ge=1, le=10, description="How often trials are compared.")
+    keep: int = Field(Halving.keep, ge=2, le=100, description="One trial in so many goes on.")
+    rungs: int = Field(Halving.rungs, ge=1, le=10, description="How often trials are compared.")
 
 
 class SweepRequest(Body):

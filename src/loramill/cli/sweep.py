@@ -43,8 +43,8 @@ def sweep(
     halving: Annotated[
         bool, typer.Option("--halving", help="Stop the worse trials early (successive halving).")
     ] = False,
-    keep: Annotated[int, typer.Option(min=2, help="With --halving: one trial in so many goes on.")] = 4,
-    rungs: Annotated[int, typer.Option(min=1, help="With --halving: how often trials are compared.")] = 2,
+    keep: Annotated[int, typer.Option(min=2, help="With --halving: one trial in so many goes on.")] = Halving.keep,
+    rungs: Annotated[int, typer.Option(min=1, help="With --halving: how often trials are compared.")] = Halving.rungs,
     resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with an interrupted sweep.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:

@@ -18,12 +18,12 @@ class Halving:
             trials to judge and less to judge by; more would cost as much as the training that it saves.
     """
 
-    keep: int = 3
-    rungs: int = 2
+    keep: int = 2
+    rungs: int = 3
     rows: int = 512
 
     def shares(self) -> list[float]:
-        """Shares of the whole training at which trials are compared, ascending: keep 4, rungs 2: 1/16, 1/4."""
+        """Shares of the whole training at which trials are compared, ascending: keep 2, rungs 3: 1/8, 1/4, 1/2."""
         return [self.keep**-exponent for exponent in range(self.rungs, 0, -1)]
 
     def rows_at(self, rung: int) -> int:

@@ -42,21 +42,25 @@ def train_rung_by_rung(
 def _prune(bank: AdapterBank, active: list[Entry], halving: Halving, rung: int) -> list[Entry]:
     scores = [_score(bank, entry, halving, rung) for entry in active]
     survivors = {id(active[place]) for place in halving.survivors(scores)}
-    for entry, score in zip(active, scores, strict=True):
+    for entry in active:
         if id(entry) not in survivors:
             entry.prune()
-            save_checkpoint(bank, entry.run, metric=score)
+            measured, best = entry.comparison, entry.run.trial.best_metric
+            save_checkpoint(bank, entry.run, metric=best_metric_value(measured.metrics, best) if measured else None)
             entry.context.note(f"Pruned after step {entry.run.trial.progress.step}: others learn faster.")
     return [entry for entry in active if id(entry) in survivors]
 
 
 def _score(bank: AdapterBank, entry: Entry, halving: Halving, rung: int) -> float:
-    """How good a trial is at a rung, on the rows of the comparison; more is better."""
+    """How good a trial is at a rung, on the rows of the comparison; more is better.
+
+    The loss says it, whatever metric chooses checkpoints: it tells trials apart whose accuracy is still that of chance.
+    """
     run, trial = entry.run, entry.run.trial
     known = trial.progress.rung_scores
     if rung == len(known):
         rows = comparison_rows(len(run.evaluation), halving.rows_at(rung))
         part = run.evaluation if rows is None else run.evaluation.take(rows)
         entry.comparison = evaluate(bank, trial.index, part, run.label_names)
-        known.append(best_metric_value(entry.comparison.metrics, trial.best_metric))
+        known.append(best_metric_value(entry.comparison.metrics, "loss"))
     return known[rung]
