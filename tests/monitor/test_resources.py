@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import psutil
 import pytest
 
 from loramill.monitor.resources import GpuProbe, ResourceProbe
@@ -39,6 +41,34 @@ def test_memory_and_disk_are_those_of_this_process(tmp_path: Path) -> None:
             after = probe.read()
     assert after.rss_bytes - before.rss_bytes > 40_000_000
     assert after.disk_free_bytes > 0
+
+
+WORK = """
+import sys, time
+held = bytearray(50_000_000)
+print("ready", flush=True)
+while time.process_time() < 60:
+    pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists a process's children for little")
+def test_the_children_of_this_process_count_with_it(tmp_path: Path) -> None:
+    with ResourceProbe(tmp_path) as probe:
+        alone = probe.read()
+        with subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            probe.read()
+            worked = psutil.Process(child.pid).cpu_times().user
+            started = time.monotonic()
+            time.sleep(1)
+            share = 100 * (psutil.Process(child.pid).cpu_times().user - worked) / (time.monotonic() - started)
+            beside = probe.read()
+            child.kill()
+    assert beside.rss_bytes - alone.rss_bytes > 40_000_000
+    assert probe.most_children_bytes > 50_000_000
+    assert beside.cpu_percent == pytest.approx(share, abs=25)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's disk traffic")

@@ -75,7 +75,8 @@ class ForkedLanes(Generic[Task, Result]):
                 self._copies.append(self._fork(len(self)))
             share = max(1, threads // len(tasks))
             for copy, task in zip(self._copies, tasks[1:], strict=False):
-                copy.connection.send((share, task))
+                with contextlib.suppress(OSError):  # who is gone does not answer either, see there
+                    copy.connection.send((share, task))
             torch.set_num_threads(share)
             return [self._work(tasks[0], 0), *map(self._answer, self._copies[: len(tasks) - 1])]
         except BaseException:

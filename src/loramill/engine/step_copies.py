@@ -12,7 +12,7 @@ from torch import Tensor
 from loramill.engine.bank import AdapterBank
 from loramill.engine.forked_lanes import ForkedLanes, can_fork, shared_memory
 from loramill.engine.lanes import lane_count
-from loramill.engine.step import PASSES_FOR_A_LANE, Gradients, Pass, Sources, StepResult, gradients_of
+from loramill.engine.step import PASSES_FOR_A_LANE, Gradients, Pass, Sources, gradients_of
 
 
 @contextmanager
@@ -54,12 +54,12 @@ class StepCopies:
         if lanes > 1:
             self._prepare(passes, lanes)
         shares = _share_out(passes, lanes)
-        found = self._lanes.run([[passes[place] for place in share] for share in shares])
-        by_place = {}
-        for lane, (share, results) in enumerate(zip(shares, found, strict=True)):
-            for number, (place, result) in enumerate(zip(share, results, strict=True)):
-                by_place[place] = result if lane == 0 else self._collect(result[0], passes[place], lane, number)
-        return [by_place[place] for place in range(len(passes))]
+        by_lane = self._lanes.run([[passes[place] for place in share] for share in shares])
+        found: dict[int, Gradients] = {}
+        for lane, (share, own) in enumerate(zip(shares, by_lane, strict=True)):
+            for slot, (place, (results, gradients)) in enumerate(zip(share, own, strict=True)):
+                found[place] = results, gradients or [self._left_by(lane, slot, passes[place])]
+        return [found[place] for place in range(len(passes))]
 
     def _prepare(self, passes: Sequence[Pass], lanes: int) -> None:
         """What copies need before they are made, and the values that they go on with."""
@@ -73,7 +73,7 @@ class StepCopies:
             self._values[adapter].copy_(self._bank.adapters[adapter].values)
 
     def _work(self, passes: list[Pass], lane: int) -> list[Gradients]:
-        """The passes of one lane; a copy's gradients stay in memory that its parent sees."""
+        """The passes of one lane; a copy leaves its gradients in memory that its parent sees, and returns none."""
         if lane == 0:
             return [gradients_of(self._bank, self._sources, pieces) for pieces in passes]
         found: list[Gradients] = []
@@ -86,9 +86,10 @@ class StepCopies:
             found.append((results, []))
         return found
 
-    def _collect(self, results: list[StepResult], pieces: Pass, lane: int, number: int) -> Gradients:
+    def _left_by(self, lane: int, slot: int, pieces: Pass) -> tuple[Tensor, Tensor]:
+        """The gradients that a copy left in memory."""
         total = self._bank.adapters[pieces[0].adapter].grads
-        return results, [(total, self._gradients[lane][number][: len(total)])]
+        return total, self._gradients[lane][slot][: len(total)]
 
 
 def _share_out(passes: Sequence[Pass], lanes: int) -> list[list[int]]:
