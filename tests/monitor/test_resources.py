@@ -45,7 +45,7 @@ def test_memory_and_disk_are_those_of_this_process(tmp_path: Path) -> None:
 
 WORK = """
 import sys, time
-held = bytearray(50_000_000)
+held = b"x" * 50_000_000
 print("ready", flush=True)
 while time.process_time() < 60:
     pass
