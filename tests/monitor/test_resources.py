@@ -78,6 +78,16 @@ def test_the_children_of_this_process_count_with_it(tmp_path: Path, monkeypatch:
     assert beside.cpu_percent == pytest.approx(share, abs=25)
 
 
+def test_a_child_that_ends_while_it_is_counted_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        listed = psutil.Process(child.pid)
+        child.kill()
+    monkeypatch.setattr(resources, "children", lambda: [listed])
+    with ResourceProbe(tmp_path) as probe:
+        assert probe.read().rss_bytes > 0
+        assert probe.most_children_bytes == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's disk traffic")
 def test_disk_traffic_counts_from_the_start_of_the_run(tmp_path: Path) -> None:
     with ResourceProbe(tmp_path) as probe:

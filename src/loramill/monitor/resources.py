@@ -132,7 +132,7 @@ class CpuMeter:
 
     def _counters(self) -> tuple[float, float, float, float]:
         """Seconds: of the clock, of CPU time of this process and its children, of busy cores, of all cores."""
-        own = sum(sum(process.cpu_times()[:4]) for process in (self._process, *children()))
+        own = _cpu_seconds(self._process) + sum(map(_cpu_seconds, children()))
         machine = psutil.cpu_times()._asdict()
         total = sum(machine.values()) - machine.get("guest", 0) - machine.get("guest_nice", 0)  # counted in user
         idle = machine["idle"] + machine.get("iowait", 0)
@@ -189,6 +189,14 @@ def _alive(pids: Iterable[int]) -> Iterator[psutil.Process]:
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             yield psutil.Process(pid)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """CPU time of a process and of the children it has waited for; nothing of one that has just ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0
 
 
 def bytes_of_children() -> int:
