@@ -1,11 +1,12 @@
-"""From accepting a job to a worker at work on it: loramill's durable row against a bare Celery task on the same server.
+"""From accepting a job to a worker at work on it: loramill's durable row against a plain Celery task on the same server.
 
     python benchmarks/service/submit_to_started.py [--rounds 20]
 
-Both sides publish to the embedded queue and are taken by a Celery worker with the same pool. Bare: ``send_task`` until
-the task's first line. loramill: ``submit_for_user`` (folder, row, quota, audit, commit, message) until the child
-process has its work, which is after the worker's claim was committed. Rounds alternate A B B A, one job at a time, with
-a worker of each side waiting. Prints medians and their ratio as JSON.
+All publish to the embedded queue. Plain: ``send_task`` until the task's first line, at a Celery worker as it comes
+(``prefork``), and at one with the pool of loramill's workers (``threads``). loramill: ``submit_for_user`` (folder, row,
+quota, audit, commit, message) until the child process has its work, which is after the worker's claim was committed.
+Rounds go there and back (A B C C B A), one job at a time, with a worker of each side waiting. Prints medians and
+their ratios as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,17 +35,20 @@ from loramill.settings import Settings
 from loramill.tasks.broker import EmbeddedBroker
 from loramill.tasks.celery_app import Publisher, create_celery
 
-BARE = """
+POOLS = ("prefork", "threads")
+PLAIN = """
 import sys, time, redis
 from celery import Celery
-app = Celery("bare", broker=sys.argv[1])
-app.conf.task_default_queue = "bare"
+pool = sys.argv[3]
+app = Celery("plain", broker=sys.argv[1])
+app.conf.task_default_queue = pool
 app.conf.worker_redirect_stdouts = False
 answers = redis.Redis.from_url(sys.argv[2])
-@app.task(name="bare")
-def bare():
-    answers.lpush("bare-started", time.time())
-app.Worker(pool="threads", concurrency=1, without_gossip=True, without_mingle=True, without_heartbeat=True).start()
+@app.task(name="plain")
+def plain():
+    answers.lpush(f"{pool}-started", time.time())
+plain()
+app.Worker(pool=pool, concurrency=1, without_gossip=True, without_mingle=True, without_heartbeat=True).start()
 """
 
 CHILD = """
@@ -53,8 +57,8 @@ from loramill.database import Database
 from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
 answers = redis.Redis.from_url(sys.argv[1])
-answers.ping()
 database = Database(Settings.load().effective_database_url)
+answers.lpush("durable-waits", time.time())
 work = json.loads(sys.stdin.readline())
 answers.lpush("durable-started", time.time())
 with database.transaction() as session:
@@ -83,10 +87,10 @@ def process(*arguments: str) -> Iterator[None]:
             started.wait(30)
 
 
-def bare_seconds(celery: Celery, broker: EmbeddedBroker) -> float:
+def plain_seconds(celery: Celery, broker: EmbeddedBroker, pool: str) -> float:
     before = time.time()
-    celery.send_task("bare")
-    return started_at(broker, "bare-started") - before
+    celery.send_task("plain", queue=pool)
+    return started_at(broker, f"{pool}-started") - before
 
 
 def started_at(broker: EmbeddedBroker, answers: str) -> float:
@@ -122,7 +126,13 @@ class Durable:
             audit=self.audit,
             enqueue=self.publisher.publish,
         )
-        return started_at(self.broker, "durable-started") - before
+        started = started_at(self.broker, "durable-started")
+        self.wait()
+        return started - before
+
+    def wait(self) -> None:
+        """Until the worker's next child is ready."""
+        started_at(self.broker, "durable-waits")
 
 
 def main() -> None:
@@ -135,23 +145,32 @@ def main() -> None:
         broker = EmbeddedBroker(Path(home) / ".loramill" / "queue")
         with broker.in_use():
             durable = Durable(settings, broker)
-            bare = Celery("bare", broker=broker.celery_url, set_as_current=False)
-            bare.conf.task_default_queue = "bare"
+            plain = Celery("plain", broker=broker.celery_url, set_as_current=False)
             socket = broker.limits_url.replace("redis+unix", "unix")
-            with process(BARE, broker.celery_url, socket), process(WORKER, socket, CHILD):
-                time.sleep(15)
-                print(json.dumps(measure(bare, broker, durable, rounds), indent=2))
+            workers = [process(PLAIN, broker.celery_url, socket, pool) for pool in POOLS]
+            with workers[0], workers[1], process(WORKER, socket, CHILD):
+                for pool in POOLS:
+                    started_at(broker, f"{pool}-started")  # its first line: it has imported what it needs
+                durable.wait()
+                time.sleep(5)
+                print(json.dumps(measure(plain, broker, durable, rounds), indent=2))
             durable.database.close()
 
 
-def measure(bare: Celery, broker: EmbeddedBroker, durable: Durable, rounds: int) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {"bare": [], "durable": []}
+def measure(plain: Celery, broker: EmbeddedBroker, durable: Durable, rounds: int) -> dict[str, float]:
+    sides: dict[str, Callable[[], float]] = {
+        "prefork": lambda: plain_seconds(plain, broker, "prefork"),
+        "threads": lambda: plain_seconds(plain, broker, "threads"),
+        "durable": durable.seconds,
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
-        for side in ("bare", "durable", "durable", "bare"):
-            seconds[side].append(bare_seconds(bare, broker) if side == "bare" else durable.seconds())
-            time.sleep(1.0)  # the durable worker's next child is ready by then, and both workers wait again
-    bare_p50, durable_p50 = (statistics.median(seconds[side]) for side in ("bare", "durable"))
-    return {"bare_p50_ms": 1e3 * bare_p50, "durable_p50_ms": 1e3 * durable_p50, "ratio": durable_p50 / bare_p50}
+        for side in (*sides, *reversed(sides)):
+            seconds[side].append(sides[side]())
+            time.sleep(0.5)  # all workers wait again
+    p50 = {side: statistics.median(measured) for side, measured in seconds.items()}
+    milliseconds = {f"{side}_p50_ms": 1e3 * median for side, median in p50.items()}
+    return milliseconds | {f"durable_over_{pool}": p50["durable"] / p50[pool] for pool in POOLS}
 
 
 if __name__ == "__main__":

@@ -252,4 +252,4 @@ def _relax_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Any) -> None:
     reading = connection.get_execution_options().get("loramill_reading", False)
-    connection.execute(text("BEGIN DEFERRED" if reading else "BEGIN IMMEDIATE"))
+    connection.exec_driver_sql("BEGIN DEFERRED" if reading else "BEGIN IMMEDIATE")

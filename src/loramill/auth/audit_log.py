@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import event, select
+from sqlalchemy import event, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -30,6 +30,7 @@ MAX_UNIX_SECONDS = 1e11
 APPEND_LOCK = 7_264_532
 """Of an append."""
 
+APPEND = insert(AuditRow)
 NEWEST = select(AuditRow.sequence, AuditRow.seal).order_by(AuditRow.sequence.desc()).limit(1)
 COLUMNS = tuple(getattr(AuditRow, name) for name in AuditEntry.__dataclass_fields__)
 
@@ -103,9 +104,15 @@ class AuditLog:
         """Append a row in the caller's transaction; the anchor file follows its commit.
 
         Call it last: on PostgreSQL, whoever appends next waits until this transaction ends.
+
+        Raises:
+            RuntimeError: a savepoint is open, which could take back a row that the anchor then remembers.
         """
+        if session.in_nested_transaction():
+            raise RuntimeError("The audit log is written outside savepoints only.")
         take_turns(session, APPEND_LOCK)
-        last, link = session.connection().execute(NEWEST).first() or (0, FIRST_LINK)
+        connection = session.connection()
+        last, link = connection.execute(NEWEST).first() or (0, FIRST_LINK)
         entry = AuditEntry(
             sequence=last + 1,
             time=time.time_ns() // 1000,
@@ -117,10 +124,9 @@ class AuditLog:
             address=_clean(actor.address, 64),
             previous=link,
         )
-        row = AuditRow(**{**vars(entry), "seal": entry.sealed_with(self._key)})
-        session.add(row)
-        session.flush()
-        event.listen(session, "after_commit", lambda committed: self._remember(committed, row), once=True)
+        seal = entry.sealed_with(self._key)
+        connection.execute(APPEND, {**vars(entry), "seal": seal})
+        event.listen(session, "after_commit", lambda _session: self._remember(entry.sequence, seal), once=True)
 
     def record_refusal(self, actor: Actor, action: str, target: str, error: LoramillError) -> None:
         """Append what was refused, in a transaction of its own; does nothing for an error recorded before."""
@@ -178,13 +184,11 @@ class AuditLog:
                 chain.stop(f"The database cannot read it: {error.orig}")
         return AuditReport(chain.rows, max(anchors, default=0), (*findings, *chain.findings))
 
-    def _remember(self, session: Session, row: AuditRow) -> None:
-        if row not in session:  # a savepoint took it back
-            return
+    def _remember(self, sequence: int, seal: str) -> None:
         try:
-            self._anchor.append(row.sequence, row.seal)
+            self._anchor.append(sequence, seal)
         except OSError as error:  # the change is committed: failing now would only have the caller repeat it
-            log.error("Audit row %d is not in the anchor file %s: %s", row.sequence, self._anchor.path, error)
+            log.error("Audit row %d is not in the anchor file %s: %s", sequence, self._anchor.path, error)
 
 
 def _check_query(limit: int, **times: float | None) -> None:

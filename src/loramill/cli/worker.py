@@ -26,6 +26,8 @@ def worker(
     from loramill.tasks.worker import run_worker
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    for of_others in ("alembic", "celery"):  # they tell of each step and message; the worker's own lines are of jobs
+        logging.getLogger(of_others).setLevel(logging.WARNING)
     run_worker(Settings.load(), slots=slots)
 
 

@@ -8,20 +8,20 @@ from celery import Celery
 from celery.exceptions import OperationalError
 
 from loramill.tasks.broker import Broker
-from loramill.tasks.transport import use_transport
 
 QUEUE = "loramill"
 TRAIN_TASK = "loramill.train"
-
-VISIBILITY_SECONDS = 3600
-"""After so long Redis delivers a message again whose task has not ended; claiming makes that harmless."""
 
 log = logging.getLogger(__name__)
 
 
 def create_celery(broker: Broker) -> Celery:
-    """An app for one broker. Its messages are JSON and hold an experiment's id, nothing else."""
-    use_transport()
+    """An app for one broker. Its messages are JSON and hold an experiment's id, nothing else.
+
+    The server forgets a message when it is delivered (``ack_emulation``): it is a hint, and the reaper repeats those
+    that a dead worker took along. What Kombu would keep costs a round trip before each job and one after it, and a
+    message that cannot be acknowledged, as the server is away, counts as worked on for ever.
+    """
     celery = Celery("loramill", broker=broker.celery_url, set_as_current=False)
     celery.conf.update(
         task_default_queue=QUEUE,
@@ -37,7 +37,7 @@ def create_celery(broker: Broker) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": VISIBILITY_SECONDS,
+            "ack_emulation": False,
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": broker.celery_url.startswith("redis:"),
