@@ -1,4 +1,4 @@
-"""From accepting a job to a worker at work on it: loramill's durable row against a plain Celery task on the same server.
+"""From accepting a job to a worker at work on it: loramill's durable row beside a plain Celery task on one server.
 
     python benchmarks/service/submit_to_started.py [--rounds 20]
 
