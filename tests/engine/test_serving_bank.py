@@ -92,10 +92,14 @@ def test_a_merged_adapter_gives_the_logits_of_the_bank_within_1e_4(small_model: 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("huge", ["lora_a", "lora_b"])
-def test_an_adapter_that_overflows_spoils_no_other_answers(small_model: Path, huge: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("multiple", [1, 16])
+def test_an_adapter_that_overflows_spoils_no_other_answers(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch, multiple: int, huge: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(FrozenBase, "row_multiple", multiple)
     base = base_of(small_model, dtype)
     adapters = [random_adapter(base, ("query", "value"), seed) for seed in (2, 4, 6)]
-    batch = mixed_batch(small_model, 3)
+    batch = mixed_batch(small_model, 3, multiple)
     before = classify(ServingBank(base, [pack_adapter(base, adapter) for adapter in adapters]), batch)
     for pair in adapters[1].pairs.values():
         getattr(pair, huge).fill_(3e38)

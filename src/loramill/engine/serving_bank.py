@@ -1,10 +1,11 @@
 """Adapters packed for serving: in the compute type, without gradients, many of them in one product.
 
 Training multiplies each adapter's rows by themselves (``bank``), which costs a handful of calls for each adapter and
-layer. A serving batch has many adapters with few rows each: here the matrices of neighbours are laid side by side once
-for the batch, one product gives their rows the state under each of them, and only the row's own is kept, as
-``packed_updates`` does where it trains. The rest is cleared, not multiplied by zero: an adapter whose states overflow
-spoils nobody else's answers.
+layer. A serving batch has many adapters with few rows each. Where the hardware likes few different shapes, the matrices
+of neighbours are laid side by side once for the batch, one product gives their rows the state under each of them, and
+only the row's own is kept, as ``packed_updates`` does where it trains. The rest is cleared, not multiplied by zero: an
+adapter whose states overflow spoils nobody else's answers. Where any shape will do, each adapter has a product of its
+own, with nothing to throw away.
 """
 
 from __future__ import annotations
@@ -98,9 +99,12 @@ class ServingBank:
     def __init__(self, base: FrozenBase, adapters: Sequence[PackedAdapter]) -> None:
         self.base = base
         self.adapters = adapters
-        self._updates = {group: _side_by_side([adapter.updates.get(group) for adapter in adapters]) for group in GROUPS}
-        paths = [base.architecture.layer_path(layer) for layer in range(base.architecture.layers)]
         self._row_multiple = base.row_multiple
+        wide_rank = WIDE_RANK if self._row_multiple > 1 and len(adapters) > 1 else 0
+        self._updates = {
+            group: _side_by_side([adapter.updates.get(group) for adapter in adapters], wide_rank) for group in GROUPS
+        }
+        paths = [base.architecture.layer_path(layer) for layer in range(base.architecture.layers)]
         self._weights_of = [list(dict.fromkeys(paths)).index(path) for path in paths]
 
     def linear(
@@ -129,7 +133,7 @@ class ServingBank:
         down, up = (whole[index, adapted[0] : adapted[-1] + 1] for whole in (wide.updates.down, wide.updates.up))
         own = _aligned(rows.spans[wide.first][1], rows.spans[wide.last - 1][2], len(x), self._row_multiple)
         states = x[own] @ down.flatten(0, 1).t()
-        if len(self.adapters) > 1:
+        if len(self.adapters) > 1 and self._row_multiple > 1:  # else all the rows are of one adapter
             mask = _own_bits(wide.owner, rows, own, states)
             states.view(mask.dtype).bitwise_and_(mask)
         for position, state, site_up in zip(adapted, states.split(up.shape[1], 1), up, strict=True):
@@ -175,28 +179,27 @@ class _WideUpdates:
     owner: tuple[int, ...]
 
 
-def _side_by_side(updates: Sequence[PackedUpdates | None]) -> list[_WideUpdates]:
-    """Neighbours up to ``WIDE_RANK``, at least one at a time; adapters without updates to the group are left out."""
+def _side_by_side(updates: Sequence[PackedUpdates | None], wide_rank: int) -> list[_WideUpdates]:
+    """Neighbours up to ``wide_rank``, at least one at a time; adapters without updates to the group are left out."""
     packs: list[dict[int, PackedUpdates]] = []
     for adapter, update in enumerate(updates):
         if update is None:
             continue
-        if not packs or sum(other.rank for other in packs[-1].values()) + update.rank > WIDE_RANK:
+        if not packs or sum(other.rank for other in packs[-1].values()) + update.rank > wide_rank:
             packs.append({})
         packs[-1][adapter] = update
-    return [_wide(pack, fill=len(updates) > 1) for pack in packs]
+    return [_wide(pack, wide_rank) for pack in packs]
 
 
-def _wide(pack: Mapping[int, PackedUpdates], *, fill: bool) -> _WideUpdates:
-    """
-    Args:
-        fill: up to ``WIDE_RANK``, since oneDNN plans a product anew for every shape that it has not seen.
-    """
+def _wide(pack: Mapping[int, PackedUpdates], wide_rank: int) -> _WideUpdates:
+    """Filled up to ``wide_rank``, since oneDNN plans a product anew for every shape that it has not seen."""
     adapted = {site for update in pack.values() for site in update.sites}
     sites = tuple(site for site in SITES if site in adapted)
     alike = [update.at(sites) for update in pack.values()]
     owner = [adapter for adapter, update in pack.items() for _ in range(update.rank)]
-    missing = max(0, WIDE_RANK - len(owner)) if fill else 0
+    missing = max(0, wide_rank - len(owner))
+    if len(alike) == 1 and not missing:
+        return _WideUpdates(alike[0], min(pack), max(pack) + 1, tuple(owner))
     sides = []
     for name in ("down", "up"):
         parts = [getattr(update, name) for update in alike]
