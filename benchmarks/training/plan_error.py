@@ -36,7 +36,7 @@ CHOICES: dict[str, list[Any]] = {
     "lora.target_modules": ["auto", ["query", "key", "value", "dense"]],
     "lora.lora_dropout": [0, 0.1],
     "training.per_device_train_batch_size": [4, 8, 16, 32, 64],
-    "training.bf16": [True, False],
+    "training.bf16": ["auto", False],
     "training.num_train_epochs": [1, 2],
     "training.seed": [1, 2, 3],
 }
