@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from loramill.base_models import locate_base_model
+from loramill.engine import serving_bank
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase, load_base
 from loramill.engine.batching import Batch, build_batch
@@ -60,17 +62,25 @@ def test_packed_adapters_give_the_logits_of_the_bank_that_trained_them(small_mod
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("device", "multiple", "shares"), [("cpu", 1, False), ("cpu", 32, True), ("mps", 1, True)])
+def test_products_are_shared_where_calls_are_dear(device: str, multiple: int, shares: bool) -> None:
+    base = SimpleNamespace(device=torch.device(device), row_multiple=multiple)
+    assert serving_bank._shares_products(base) == shares
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("wide_rank", [1, 5, 9])
+@pytest.mark.parametrize("multiple", [1, 16])
 def test_neighbours_in_several_products_whose_rows_overlap(
-    small_model: Path, monkeypatch: pytest.MonkeyPatch, wide_rank: int
+    small_model: Path, monkeypatch: pytest.MonkeyPatch, multiple: int, wide_rank: int
 ) -> None:
     base = base_of(small_model)
     adapters = [random_adapter(base, sites, seed, rank=seed + 1) for seed, sites in enumerate(SITE_CHOICES)]
-    batch = mixed_batch(small_model, len(adapters), 16)
+    batch = mixed_batch(small_model, len(adapters), multiple)
     expected = classify(AdapterBank(base, adapters), batch)
-    monkeypatch.setattr("loramill.engine.serving_bank.WIDE_RANK", wide_rank)
-    monkeypatch.setattr(FrozenBase, "row_multiple", 16)  # what some CPUs and GPUs like
+    monkeypatch.setattr(serving_bank, "WIDE_RANK", wide_rank)
+    monkeypatch.setattr(serving_bank, "_shares_products", lambda _base: True)
+    monkeypatch.setattr(FrozenBase, "row_multiple", multiple)  # what some CPUs and GPUs like
     packed = classify(ServingBank(base, [pack_adapter(base, adapter) for adapter in adapters]), batch)
     for ours, theirs in zip(packed, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -1,11 +1,11 @@
 """Adapters packed for serving: in the compute type, without gradients, many of them in one product.
 
 Training multiplies each adapter's rows by themselves (``bank``), which costs a handful of calls for each adapter and
-layer. A serving batch has many adapters with few rows each. Where the hardware likes few different shapes, the matrices
+layer. A serving batch has many adapters with few rows each. On GPUs, and where few shapes are liked, the matrices
 of neighbours are laid side by side once for the batch, one product gives their rows the state under each of them, and
 only the row's own is kept, as ``packed_updates`` does where it trains. The rest is cleared, not multiplied by zero: an
-adapter whose states overflow spoils nobody else's answers. Where any shape will do, each adapter has a product of its
-own, with nothing to throw away.
+adapter whose states overflow spoils nobody else's answers. On a CPU that takes any shape, each adapter has a product
+of its own, with nothing to throw away.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ class ServingBank:
         self.base = base
         self.adapters = adapters
         self._row_multiple = base.row_multiple
-        wide_rank = WIDE_RANK if self._row_multiple > 1 and len(adapters) > 1 else 0
+        self._wide_rank = WIDE_RANK if len(adapters) > 1 and _shares_products(base) else 0
         self._updates = {
-            group: _side_by_side([adapter.updates.get(group) for adapter in adapters], wide_rank) for group in GROUPS
+            group: _side_by_side([adapter.updates.get(group) for adapter in adapters], self._wide_rank)
+            for group in GROUPS
         }
         paths = [base.architecture.layer_path(layer) for layer in range(base.architecture.layers)]
         self._weights_of = [list(dict.fromkeys(paths)).index(path) for path in paths]
@@ -133,7 +134,7 @@ class ServingBank:
         down, up = (whole[index, adapted[0] : adapted[-1] + 1] for whole in (wide.updates.down, wide.updates.up))
         own = _aligned(rows.spans[wide.first][1], rows.spans[wide.last - 1][2], len(x), self._row_multiple)
         states = x[own] @ down.flatten(0, 1).t()
-        if len(self.adapters) > 1 and self._row_multiple > 1:  # else all the rows are of one adapter
+        if self._wide_rank:  # else all the rows are of one adapter
             mask = _own_bits(wide.owner, rows, own, states)
             states.view(mask.dtype).bitwise_and_(mask)
         for position, state, site_up in zip(adapted, states.split(up.shape[1], 1), up, strict=True):
@@ -177,6 +178,11 @@ class _WideUpdates:
     first: int
     last: int
     owner: tuple[int, ...]
+
+
+def _shares_products(base: FrozenBase) -> bool:
+    """Whether neighbours share wide products: on a GPU, where each call counts, and where few shapes are liked."""
+    return base.device.type != "cpu" or base.row_multiple > 1
 
 
 def _side_by_side(updates: Sequence[PackedUpdates | None], wide_rank: int) -> list[_WideUpdates]:
