@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loramill.engine.peft_format import WEIGHTS_FILE
-from loramill.errors import AdapterFormatError, ConflictError, ModelNotFoundError, NotFoundError, UnwritableError
+from loramill.errors import (
+    AdapterFormatError,
+    ConflictError,
+    CorruptFileError,
+    ModelNotFoundError,
+    NotFoundError,
+    UnwritableError,
+)
 from loramill.inference.model_host import ModelHost
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingSet
 from served_models import Experiments
@@ -288,3 +295,57 @@ def test_names_of_the_registry_are_followed_and_remembered_for_a_moment(three: E
         assert (await host.get("latest")).saved.experiment_id == "c"
 
     run(ModelHost(three.options(), resolve=resolve), use)
+
+
+def test_services_with_the_same_file_serve_the_same(three: Experiments) -> None:
+    async def use(first: ModelHost) -> None:
+        second = ModelHost(three.options())
+        await first.set_route(DEFAULT_ROUTE, Route("a"))
+        assert second.find() is None
+        await second.follow()
+        followed = second.find()
+        assert followed is not None, "loaded before the first request for it"
+        assert followed.saved.experiment_id == "a"
+
+        await asyncio.gather(first.set_route("x", Route("b")), second.set_route("y", Route("c")))
+        await first.follow()
+        await second.follow()
+        assert first.serving == second.serving == ServingSet.read(three.options().state_file)
+        assert set(first.serving.routes) == {DEFAULT_ROUTE, "x", "y"}, "neither undid what the other did"
+
+        three.save_constant("a", 9)
+        newer = await first.load("a")
+        assert second.find() is followed
+        await second.follow()
+        found = second.find()
+        assert found is not None
+        assert found.saved.version == newer.saved.version
+
+        await first.remove_route("x")
+        await first.unload("b")
+        await second.follow()
+        assert second.find("b") is None
+        second.close()
+
+    run(ModelHost(three.options()), use)
+
+
+def test_what_another_service_serves_and_this_one_cannot_read_changes_nothing_here(three: Experiments) -> None:
+    async def use(first: ModelHost) -> None:
+        second = ModelHost(three.options())
+        await first.set_route(DEFAULT_ROUTE, Route("a"))
+        await second.follow()
+        good = second.find()
+        three.save_constant("a", 9)
+        await first.load("a")
+        spoil(three.results / "a" / "artifacts" / "final_model")
+        await second.follow()
+        assert second.find() is good
+        assert "a" in second.failures
+        three.options().state_file.write_text("not a set")
+        with pytest.raises(CorruptFileError):
+            await second.follow()
+        assert second.find() is good
+        second.close()
+
+    run(ModelHost(three.options()), use)

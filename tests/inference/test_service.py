@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 
 from loramill.inference.access import Access
 from loramill.inference.batcher import BatchLimits
-from loramill.inference.model_service import ModelService
+from loramill.inference.model_service import FOLLOW_SECONDS, ModelService
 from loramill.inference.predictor import Predictor
 from loramill.inference.request_limits import RequestLimits
 from loramill.inference.service import create_app
@@ -288,6 +289,16 @@ def test_two_services_count_for_themselves(experiments: Experiments, serve: Open
     with serve() as first, serve() as second:
         predict(first, "x")
         assert 'route="/predict"' not in second.get("/metrics").text
+
+
+def test_a_switch_reaches_the_other_replicas(client: TestClient, serve: Open) -> None:
+    with serve() as replica:
+        assert predict(replica, "x")["label"] == 2
+        assert client.post("/models/a/switch").status_code == 200
+        until = time.monotonic() + 5 * FOLLOW_SECONDS
+        while predict(replica, "x")["label"] != 1:
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_openapi_shows_an_example_for_every_way_to_ask(client: TestClient) -> None:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ import torch
 from loramill.errors import AdapterFormatError, ConflictError, LoramillError, ModelNotFoundError, NotFoundError
 from loramill.inference.saved_model import LATEST, SavedModel, find_experiment
 from loramill.inference.served_model import BaseKind, LoadedBase, ServedModel
-from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingSet
+from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingFile, ServingSet
 
 NAME_LIFETIME = 2.0
 """Seconds that an answer of the model registry is relied on: how soon a promotion is followed."""
@@ -38,7 +39,7 @@ class HostOptions:
     """Where models are and how they are kept.
 
     Attributes:
-        state_file: remembers the serving set.
+        state_file: remembers the serving set; services that share it serve the same.
         adapter_bytes: memory for adapters; the one that was used least recently goes first.
     """
 
@@ -73,6 +74,7 @@ class ModelHost:
         self._loads: dict[tuple[str, bool], asyncio.Task[ServedModel]] = {}
         self._files = ThreadPoolExecutor(1, thread_name_prefix="model-files")
         self._changing = asyncio.Lock()
+        self._file = ServingFile(options.state_file)
         self.serving = ServingSet()
         self.failures: dict[str, LoramillError] = {}
 
@@ -165,7 +167,7 @@ class ModelHost:
         Raises:
             CorruptFileError: the file of the serving set cannot be read.
         """
-        self.serving = ServingSet.read(self._options.state_file)
+        self.serving = self._file.read()
         await self._load_all(model for route in self.serving.routes.values() for model in route.models)
 
     async def restore_others(self) -> None:
@@ -183,6 +185,16 @@ class ModelHost:
         except NotFoundError:
             return
         await self.set_route(DEFAULT_ROUTE, Route(newest), newest=True)
+
+    async def follow(self) -> None:
+        """Serve what another service with the same file has decided meanwhile, if it has.
+
+        Raises:
+            CorruptFileError: the file of the serving set cannot be read; all is as before.
+        """
+        if await asyncio.to_thread(self._file.has_changed):
+            async with self._changing:
+                await self._adopt(await asyncio.to_thread(self._file.read))
 
     def close(self) -> None:
         """End the thread that reads files."""
@@ -269,10 +281,33 @@ class ModelHost:
         async with self._changing:
             before, self.serving = self.serving, change(self.serving)
             try:
-                await asyncio.to_thread(self.serving.write, self._options.state_file)
+                written = await asyncio.to_thread(self._file.change, before, change)
             except BaseException:
                 self.serving = before
                 raise
+            if written != self.serving:
+                await self._adopt(written)
+
+    async def _adopt(self, serving: ServingSet) -> None:
+        """Serve a set that another service has changed, once everything is in memory that would be asked for at once.
+
+        What cannot be read is kept in ``failures``, and in memory as it was.
+        """
+        named = {model for route in serving.routes.values() for model in route.models}
+        for experiment_id in [*self._resident, *(named - self._resident.keys())]:
+            version, resident = serving.models.get(experiment_id), self._resident.get(experiment_id)
+            if version is None or (resident and resident.saved.version == version):
+                continue
+            try:
+                self._resident[experiment_id] = await self._in_thread(partial(self._read, experiment_id, version))
+                self.failures.pop(experiment_id, None)
+            except LoramillError as error:
+                self.failures[experiment_id] = error
+        self.serving = serving
+        for experiment_id in self._resident.keys() - serving.models.keys():
+            del self._resident[experiment_id]
+        self._evict()
+        self._drop_unused_bases()
 
     def _evict(self) -> None:
         """Drop the least recently used adapters above the limit; a name keeps its model in memory."""

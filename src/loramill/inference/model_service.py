@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 
+from loramill.errors import CorruptFileError
 from loramill.inference.answers import read_answer
 from loramill.inference.batcher import Batcher, BatchLimits
 from loramill.inference.model_host import HostOptions, ModelHost
@@ -15,6 +17,11 @@ from loramill.inference.request_limits import RequestLimits, Texts
 from loramill.inference.served_model import LoadedBase, ServedModel
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route
 from loramill.inference.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 1.0
+"""How soon a service does what another one with the same serving set was told."""
 
 
 class ModelService:
@@ -41,7 +48,7 @@ class ModelService:
         self._batch_limits = batches
         self._default = default
         self._batcher: Batcher | None = None
-        self._restoring: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self.host = ModelHost(
             options, resolve=registry.resolve if registry else lambda name: None, on_drop=self._forget_base
         )
@@ -65,16 +72,16 @@ class ModelService:
             await self.host.set_route(DEFAULT_ROUTE, Route(chosen.saved.experiment_id))
         elif self.host.serving.default_is_newest:
             await self.host.serve_newest()
-        self._restoring = asyncio.create_task(self.host.restore_others())
+        self._background = [asyncio.create_task(work) for work in (self.host.restore_others(), self._follow())]
         self.ready = True
 
     async def stop(self) -> None:
         """Answer what was accepted, then end."""
         self.ready = False
-        if self._restoring:
-            self._restoring.cancel()
+        for task in self._background:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._restoring
+                await task
         if self._batcher:
             await self._batcher.close()
         self.host.close()
@@ -100,6 +107,15 @@ class ModelService:
         self.telemetry.count_texts(model, len(texts))
         rows = zip(answers, logits, texts.firsts, strict=True)
         return [Prediction(answer, values, latency_ms, model, text) for answer, values, text in rows]
+
+    async def _follow(self) -> None:
+        """Do what other services with the same file do, as long as this one runs."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                await self.host.follow()
+            except CorruptFileError as error:
+                log.warning("%s", error)
 
     def _forget_base(self, base: LoadedBase) -> None:
         if self._batcher:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from loramill.errors import CorruptFileError
-from loramill.files import write_json
+from loramill.files import named_storage_errors, write_json
 
 DEFAULT_ROUTE = "default"
 """The name that requests without a model mean."""
+
+LOCK_SECONDS = 10
+"""A change waits so long for that of another service, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,48 @@ class ServingSet:
             raise CorruptFileError(
                 f"{path} does not say what was served: {error!r}", fix="Delete it, then load the models again."
             ) from error
+
+
+class ServingFile:
+    """The serving set on disk, which several services may share: replicas on one home serve the same.
+
+    A change is made to what the file says by then, so that no service undoes what another has changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+        self._seen: tuple[int, int] | None = None
+
+    def read(self) -> ServingSet:
+        """
+        Raises:
+            CorruptFileError: see ``ServingSet.read``.
+        """
+        self._seen = self._stamp()  # first: what is written while this reads is then seen the next time
+        return ServingSet.read(self._path)
+
+    def has_changed(self) -> bool:
+        """Whether somebody else has written since this service last read or wrote."""
+        return self._stamp() not in (None, self._seen)
+
+    def change(self, known: ServingSet, change: Callable[[ServingSet], ServingSet]) -> ServingSet:
+        """Write what ``change`` makes of the set: of ``known``, or of what others have written meanwhile.
+
+        Raises:
+            DiskFullError, UnwritableError, StorageError: the old file is untouched.
+            CorruptFileError: see ``ServingSet.read``.
+        """
+        with named_storage_errors(self._path), self._lock:
+            changed = change(ServingSet.read(self._path) if self.has_changed() else known)
+            changed.write(self._path)
+            self._seen = self._stamp()
+        return changed
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """What differs after every write, since each one makes a new file; ``None`` without a file."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
