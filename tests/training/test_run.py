@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,18 @@ def test_what_a_run_leaves_behind(bert: Path, tmp_path: Path) -> None:
             entry["eval_accuracy"] for entry in state.log_history if "eval_accuracy" in entry
         )
         assert state.best_model_checkpoint == f"checkpoint-{state.best_global_step}"
+
+
+def test_the_first_step_counts_its_own_time(bert: Path, tmp_path: Path) -> None:
+    events: Events = []
+    config = small_config(bert, write_rows(tmp_path / "rows"), training__logging_steps=1)
+    started = time.perf_counter()
+    train(config, tmp_path, on_event=events.append)
+    seconds = time.perf_counter() - started
+    for event in of_type(events, "log"):
+        rows = event["step"] * config.training.per_device_train_batch_size
+        assert event["samples_per_second"] > 0.9 * rows / seconds
+        assert event["samples_per_second"] < rows / 1e-5, "no step is that fast"
 
 
 def checkpoints_of(folder: ExperimentFolder) -> set[str]:

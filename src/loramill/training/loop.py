@@ -108,15 +108,12 @@ def train_trials(
             started = time.perf_counter()
             results = _take_step(active, gradients, budget)
             norms = learn([run.trial for run in active], results)
+            share = (time.perf_counter() - started) / len(active)
             for run, result, norm in zip(active, results, norms, strict=True):
+                _record(observer, run, result, share)
                 with _noted_failures(run, isolate):
                     _note(bank, run, result, norm)
-            share = (time.perf_counter() - started) / len(active)
-            for run, result in zip(active, results, strict=True):
-                _record(observer, run, result, share)
-                if run.failure is None:
-                    with _noted_failures(run, isolate):
-                        _finish_step(bank, run)
+                    _finish_step(bank, run)
     return None
 
 
