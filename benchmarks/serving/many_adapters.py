@@ -24,7 +24,7 @@ from pathlib import Path
 import peft
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from workload import DEFAULT_HOME, heading, held_out_texts, quiet_transformers, spread, variants
+from workload import DEFAULT_HOME, heading, held_out_texts, quiet_transformers, spread, variants, zipf_weights
 
 from loramill.inference.answers import Logits
 from loramill.inference.batcher import Batcher
@@ -32,7 +32,6 @@ from loramill.inference.defaults import default_batch_limits
 from loramill.inference.saved_model import SavedModel
 from loramill.inference.served_model import LoadedBase, ServedModel
 
-ZIPF = 1.1
 PEFT_BATCH = 32
 CPU = torch.device("cpu")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -52,8 +51,7 @@ def main() -> None:
     saved = [SavedModel.read(folder) for folder in variants(options.home, options.adapters)]
     available = held_out_texts(options.home)
     texts = [available[number % len(available)] for number in range(options.texts)]
-    weights = [1 / rank**ZIPF for rank in range(1, options.adapters + 1)]
-    chosen = random.Random(0).choices(range(options.adapters), weights, k=len(texts))
+    chosen = random.Random(0).choices(range(options.adapters), zipf_weights(options.adapters), k=len(texts))
     works: dict[str, Work] = {
         "PEFT adapter_names, fp32": peft_mixed(folders, saved[0].labels.base_model, texts, chosen),
         "PEFT, one merged model, fp32": peft_merged(folders[0], saved[0].labels.base_model, texts),

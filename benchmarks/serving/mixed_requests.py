@@ -17,9 +17,18 @@ from itertools import product
 from pathlib import Path
 
 from load import Body, Outcome, bodies, closed_loop
-from workload import DEFAULT_HOME, free_port, heading, held_out_texts, our_command, running_server, spread, variants
+from workload import (
+    DEFAULT_HOME,
+    free_port,
+    heading,
+    held_out_texts,
+    our_command,
+    running_server,
+    spread,
+    variants,
+    zipf_weights,
+)
 
-ZIPF = 1.1
 WARM_UP_SECONDS = 3.0
 PRECISIONS = ("float32", "bfloat16")
 ONE = "one merged model"
@@ -34,8 +43,8 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME)
     options = parser.parse_args()
     names, texts = [folder.id for folder in variants(options.home, options.adapters)], held_out_texts(options.home)
-    weights = [1 / rank**ZIPF for rank in range(1, len(names) + 1)]
-    loads = {f"{len(names)} adapters": bodies(texts, names, weights), ONE: bodies(texts, names[:1])}
+    mixed = bodies(texts, names, zipf_weights(len(names)))
+    loads = {f"{len(names)} adapters": mixed, ONE: bodies(texts, names[:1])}
     seen: dict[tuple[str, str], list[Outcome]] = {case: [] for case in product(PRECISIONS, loads)}
     with ExitStack() as servers:
         ports = {precision: free_port() for precision in PRECISIONS}

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from loramill.cli.main import main; main()"]
 DEFAULT_HOME = Path(tempfile.gettempdir()) / "loramill-serving-benchmark"
 START_SECONDS = 120.0
+ZIPF = 1.1
 
 
 def trained_model(home: Path) -> ExperimentFolder:
@@ -45,6 +46,11 @@ def variants(home: Path, count: int) -> list[ExperimentFolder]:
     """Experiments with weights of their own: the trained adapter, a little changed in each."""
     source = trained_model(home)
     return [_variant(source, home / "results" / f"variant_{number:04d}", number) for number in range(count)]
+
+
+def zipf_weights(count: int) -> list[float]:
+    """How often each of so many models is asked for, relative to the first: a few often, most of them hardly ever."""
+    return [1 / rank**ZIPF for rank in range(1, count + 1)]
 
 
 def held_out_texts(home: Path) -> list[str]:

@@ -307,11 +307,9 @@ def test_services_with_the_same_file_serve_the_same(three: Experiments) -> None:
         assert followed is not None, "loaded before the first request for it"
         assert followed.saved.experiment_id == "a"
 
-        await asyncio.gather(first.set_route("x", Route("b")), second.set_route("y", Route("c")))
-        await first.follow()
-        await second.follow()
-        assert first.serving == second.serving == ServingSet.read(three.options().state_file)
-        assert set(first.serving.routes) == {DEFAULT_ROUTE, "x", "y"}, "neither undid what the other did"
+        await first.set_route("x", Route("b"))
+        await second.set_route("y", Route("c"))
+        assert set(second.serving.routes) == {DEFAULT_ROUTE, "x", "y"}, "a change takes along what others changed"
 
         three.save_constant("a", 9)
         newer = await first.load("a")
@@ -326,6 +324,36 @@ def test_services_with_the_same_file_serve_the_same(three: Experiments) -> None:
         await second.follow()
         assert second.find("b") is None
         second.close()
+
+    run(ModelHost(three.options()), use)
+
+
+def test_services_that_change_the_same_file_at_once_undo_nothing(three: Experiments) -> None:
+    async def use(first: ModelHost) -> None:
+        second = ModelHost(three.options())
+        await first.set_route(DEFAULT_ROUTE, Route("a"))
+        changes = [host.set_route(f"{host is first}-{n}", Route("b")) for n in range(20) for host in (first, second)]
+        await asyncio.gather(*changes)
+        await first.follow()
+        await second.follow()
+        assert first.serving == second.serving == ServingSet.read(three.options().state_file)
+        assert len(first.serving.routes) == 41
+        second.close()
+
+    run(ModelHost(three.options()), use)
+
+
+def test_a_service_that_starts_leaves_the_default_that_was_chosen_meanwhile(three: Experiments) -> None:
+    async def use(first: ModelHost) -> None:
+        await first.serve_newest()
+        starting = ModelHost(three.options())
+        await starting.restore()
+        await first.set_route(DEFAULT_ROUTE, Route("a"))
+        await starting.serve_newest()
+        assert starting.serving.routes[DEFAULT_ROUTE] == Route("a")
+        await first.follow()
+        assert first.serving.routes[DEFAULT_ROUTE] == Route("a")
+        starting.close()
 
     run(ModelHost(three.options()), use)
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from loramill.inference.access import Access
 from loramill.inference.batcher import BatchLimits
+from loramill.inference.model_host import ModelHost
 from loramill.inference.model_service import FOLLOW_SECONDS, ModelService
 from loramill.inference.predictor import Predictor
 from loramill.inference.request_limits import RequestLimits
@@ -291,7 +292,18 @@ def test_two_services_count_for_themselves(experiments: Experiments, serve: Open
         assert 'route="/predict"' not in second.get("/metrics").text
 
 
-def test_a_switch_reaches_the_other_replicas(client: TestClient, serve: Open) -> None:
+def test_a_switch_reaches_the_other_replicas(
+    client: TestClient, serve: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    follow, failed = ModelHost.follow, set[ModelHost]()
+
+    async def fail_once(host: ModelHost) -> None:
+        if host not in failed:
+            failed.add(host)
+            raise RuntimeError("the first time")
+        await follow(host)
+
+    monkeypatch.setattr(ModelHost, "follow", fail_once)
     with serve() as replica:
         assert predict(replica, "x")["label"] == 2
         assert client.post("/models/a/switch").status_code == 200
@@ -299,6 +311,7 @@ def test_a_switch_reaches_the_other_replicas(client: TestClient, serve: Open) ->
         while predict(replica, "x")["label"] != 1:
             assert time.monotonic() < until
             time.sleep(0.05)
+    assert "could not be followed" in caplog.text, "a failure is told, and does not end it"
 
 
 def test_openapi_shows_an_example_for_every_way_to_ask(client: TestClient) -> None:

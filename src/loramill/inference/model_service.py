@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 
-from loramill.errors import CorruptFileError
 from loramill.inference.answers import read_answer
 from loramill.inference.batcher import Batcher, BatchLimits
 from loramill.inference.model_host import HostOptions, ModelHost
@@ -114,8 +113,8 @@ class ModelService:
             await asyncio.sleep(FOLLOW_SECONDS)
             try:
                 await self.host.follow()
-            except CorruptFileError as error:
-                log.warning("%s", error)
+            except Exception:  # whatever it was, the next change is followed again
+                log.exception("What other services serve could not be followed")
 
     def _forget_base(self, base: LoadedBase) -> None:
         if self._batcher:

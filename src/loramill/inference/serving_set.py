@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -60,8 +61,10 @@ class ServingSet:
     def with_route(self, name: str, route: Route, *, newest: bool = False) -> ServingSet:
         """
         Args:
-            newest: the model is the default only since it is the newest.
+            newest: the model is the default only since it is the newest; one that somebody chose stays.
         """
+        if newest and name in self.routes and not self.default_is_newest:
+            return self
         is_newest = newest if name == DEFAULT_ROUTE else self.default_is_newest
         return replace(self, routes={**self.routes, name: route}, default_is_newest=is_newest)
 
@@ -136,9 +139,13 @@ class ServingFile:
         return changed
 
     def _stamp(self) -> tuple[int, int] | None:
-        """What differs after every write, since each one makes a new file; ``None`` without a file."""
+        """What differs after every write, since each one makes a new file; ``None`` without a file.
+
+        The file is opened for it: network file systems ask the server then, and answer ``stat`` from memory.
+        """
         try:
-            status = self._path.stat()
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
