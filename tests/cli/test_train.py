@@ -126,6 +126,21 @@ def test_a_stopped_run_resumes_and_says_so(given: Path, tmp_path: Path) -> None:
     assert again.returncode == 0
 
 
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is_and_found_wherever_it_lies(given: Path, tmp_path: Path) -> None:
+    config = config_file(given, tmp_path, training__num_train_epochs=1)
+    trained = json.loads(loramill(tmp_path, "train", config, "--json", "--output_dir", "elsewhere").stdout)
+    named = trained["experiment_id"]
+    model = Path(trained["folder"]) / "artifacts" / "final_model" / "adapter_model.safetensors"
+    before = model.stat().st_mtime_ns
+    again = loramill(tmp_path, "train", "--resume", named, "--output_dir", "elsewhere", "--json")
+    assert (again.returncode, json.loads(again.stdout)) == (0, trained)
+    assert "has finished already" in again.stderr
+    assert (model.stat().st_mtime_ns, row_of(tmp_path, named)["status"]) == (before, "SUCCESS")
+    for command in (["predict", named, "a b", "--json"], ["export", named, "--format", "adapter", "--json"]):
+        assert loramill(tmp_path, *command).returncode == 0, command
+
+
 def test_a_resumed_run_takes_no_other_config(given: Path, tmp_path: Path) -> None:
     (tmp_path / "results" / "run").mkdir(parents=True)
     refused = loramill(

@@ -71,6 +71,18 @@ def test_what_is_finished_does_not_change(store: ExperimentStore) -> None:
     assert store.get("a").status == Status.SUCCESS
 
 
+def test_what_a_worker_has_or_will_take_is_not_resumed_beside_it(store: ExperimentStore) -> None:
+    add(store)
+    store.get("a").task_id = "u1_7"
+    for mark in (None, store.mark_started, store.mark_progress):
+        if mark:
+            mark("a")
+        with pytest.raises(ConflictError, match="queue"):
+            store.mark_resumed("a")
+    store.mark_failed("a", "out_of_memory", "The GPU is full.")
+    store.mark_resumed("a")
+
+
 def test_an_old_attempt_may_not_write(store: ExperimentStore) -> None:
     add(store)
     store.mark_started("a")

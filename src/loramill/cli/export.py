@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from loramill.cli.output import AsJson, print_json
-from loramill.experiments.folder import ExperimentFolder
 from loramill.settings import Settings
 
 app = typer.Typer()
@@ -31,9 +30,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a model and check that it gives the same logits where it will be used."""
+    from loramill.inference.model_names import resolve_experiment
     from loramill.training.export import export_model  # torch and transformers: seconds that no other command pays
 
-    experiment = ExperimentFolder.open(Settings.load().results_folder, experiment_id)
+    experiment = resolve_experiment(Settings.load(), experiment_id)
     done = export_model(experiment, to or experiment.artifacts / kind.value, kind.value)
     if as_json:
         print_json({"folder": str(done.folder), "format": kind.value, "difference": done.difference})

@@ -10,9 +10,9 @@ from loramill.cli.output import AsJson, print_json
 from loramill.cli.run_display import ProgressLines
 from loramill.cli.tables import facts_table, print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
-from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.reproduction import Reproduction, config_to_repeat, hold_against
 from loramill.experiments.store import ExperimentStore
+from loramill.imports import large_import
 from loramill.jobs.execute import execute_training
 from loramill.jobs.submit import submit_training
 from loramill.settings import Settings
@@ -23,8 +23,11 @@ app = typer.Typer()
 @app.command()
 def reproduce(experiment_id: str, as_json: AsJson = False) -> None:
     """Train an experiment again and hold the two models against each other; exit code 1 when they differ."""
+    with large_import():  # torch
+        from loramill.inference.model_names import resolve_experiment
+
     settings = Settings.load()
-    original = ExperimentFolder.open(settings.results_folder, experiment_id)
+    original = resolve_experiment(settings, experiment_id)
     config = config_to_repeat(original)
     with open_database(settings) as database:
         repetition = submit_training(config, settings=settings, database=database, enqueue=lambda _id: None)

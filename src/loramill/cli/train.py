@@ -20,6 +20,8 @@ from loramill.cli.run_display import ProgressLines, result_table
 from loramill.database import Database
 from loramill.errors import ConfigError, LoramillError, Problem
 from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.models import Status
+from loramill.experiments.store import ExperimentStore
 from loramill.jobs.execute import execute_training, recorded_config
 from loramill.jobs.submit import submit_training
 from loramill.jobs.together import follow_training, follows
@@ -58,6 +60,10 @@ def train(
     with open_database(settings) as database:
         if not resume:
             folder = submit_training(config, settings=settings, database=database, enqueue=_run_here)
+        elif _has_finished(folder, database):
+            Console(stderr=True).print(f"{escape(folder.id)} has finished already.", highlight=False, soft_wrap=True)
+            _report(folder, "finished", folder.read_metrics(), as_json=as_json)
+            return
         try:
             result = _train(folder, settings, database, resume=resume is not None, strict=strict)
         except LoramillError as error:
@@ -65,7 +71,7 @@ def train(
                 failure = {"code": error.code, "message": error.message, "fix": error.fix}
                 _print_json(folder, "FAILURE", {}, error=failure)
             raise
-    _report(folder, result, as_json=as_json)
+    _report(folder, result.status, result.metrics, as_json=as_json)
 
 
 def _folder_to_resume(
@@ -101,19 +107,25 @@ def _train(
         )
 
 
-def _report(folder: ExperimentFolder, result: RunResult, *, as_json: bool) -> None:
+def _has_finished(folder: ExperimentFolder, database: Database) -> bool:
+    """Whether nothing is left to do; a model that is there must not be put at risk."""
+    with database.reading() as session:
+        return ExperimentStore(session).get(folder.id).status == Status.SUCCESS
+
+
+def _report(folder: ExperimentFolder, status: str, metrics: dict[str, Any], *, as_json: bool) -> None:
     """Say how a run ended, and leave with 130 when a person ended it."""
-    finished = result.status == "finished"
+    finished = status == "finished"
     if as_json:
-        _print_json(folder, "SUCCESS" if finished else "REVOKED", result.metrics)
+        _print_json(folder, "SUCCESS" if finished else "REVOKED", metrics)
     elif finished:
-        Console().print(result_table(folder, result.metrics))
+        Console().print(result_table(folder, metrics))
     if not finished:
         results = recorded_config(folder).training.output_dir
         where = "" if results == "results" else f" --output_dir {results}"
-        hint = f"Stopped ({result.status}). Go on with: loramill train --resume {folder.id}{where}"
+        hint = f"Stopped ({status}). Go on with: loramill train --resume {folder.id}{where}"
         Console(stderr=True).print(escape(hint), highlight=False, soft_wrap=True)
-    if result.status == "stopped":
+    if status == "stopped":
         raise typer.Exit(STOPPED_BY_USER)
 
 

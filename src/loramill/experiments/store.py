@@ -182,8 +182,16 @@ class ExperimentStore:
         self._change(experiment_id, attempt, status=Status.REVOKED, finished_at=datetime.now(UTC))
 
     def mark_resumed(self, experiment_id: str) -> None:
-        """Open a finished experiment again, for ``--resume``: what ended it before is forgotten."""
+        """Open an experiment again, for ``--resume``: what ended it before is forgotten.
+
+        Raises:
+            ConflictError: a worker has it, or will take it.
+        """
         experiment = self.get(experiment_id)
+        if experiment.task_id is not None and experiment.status not in FINISHED:
+            raise ConflictError(
+                f"{experiment_id!r} is {experiment.status}, and its job is in the queue.", fix="Cancel the job first."
+            )
         experiment.status = Status.STARTED
         experiment.finished_at = experiment.error_code = experiment.error_message = None
         self._session.flush()

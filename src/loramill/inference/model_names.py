@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loramill.errors import NotFoundError
@@ -36,6 +37,22 @@ class RegistryNames:
         except (NotFoundError, DatabaseError):  # no such alias; or no tables yet
             return None
 
+    def results_of(self, experiment_id: str) -> Path | None:
+        """Where the experiment lies by its row, as ``training.output_dir`` of its config said; ``None`` without one."""
+        from sqlalchemy.exc import DatabaseError
+
+        from loramill.experiments.store import ExperimentStore
+
+        database = self._open()
+        if database is None:
+            return None
+        try:
+            with database.reading() as session:
+                config = ExperimentStore(session).get(experiment_id).config
+        except (NotFoundError, DatabaseError):
+            return None
+        return self._settings.home / str(config["training"]["output_dir"])
+
     def _open(self) -> Database | None:
         if self._database is None:
             file = self._settings.results_folder / "experiments.db"
@@ -55,7 +72,9 @@ def resolve_experiment(settings: Settings, name: str) -> ExperimentFolder:
     try:
         return find_experiment(settings.results_folder, name)
     except NotFoundError:
-        known = RegistryNames(settings).resolve(name)
-        if known is None:
+        names = RegistryNames(settings)
+        known = names.resolve(name) or name
+        results = names.results_of(known)
+        if results is None:
             raise
-        return find_experiment(settings.results_folder, known)
+        return find_experiment(results, known)
