@@ -25,6 +25,13 @@ def canonical(values: list[object], names: tuple[str, ...] | None = None, kind: 
         ([0.1, 0.25], ["0.1", "0.25"]),
         (["0.10", "2"], ["0.1", "2.0"]),
         ([[1, 2], [], None], [["1", "2"], [], None]),
+        ([["joy", ""], ["joy", None], [None], ["calm"]], [["joy"], ["joy"], [], ["calm"]]),
+        ([[0, 1, 0, 1], [0, 0, 0, 0], None, [1, 0, 0, 0]], [["1", "3"], [], None, ["0"]]),
+        ([[0.0, 1.0], [1.0, None]], [["1"], ["0"]]),
+        ([[True, True], [False, True]], [["0", "1"], ["1"]]),
+        ([[0], [1], [0]], [["0"], ["1"], ["0"]]),
+        ([[0, 1], [1]], [["0", "1"], ["1"]]),
+        ([[0, 2], [1, 0]], [["0", "2"], ["1", "0"]]),
         (["1", "two"], ["1", "two"]),
         ([1e9, float("inf")], ["1000000000", None]),
     ],
@@ -35,6 +42,12 @@ def test_a_label_has_one_spelling(written: list[object], expected: list[object])
 
 def test_numbers_of_declared_classes_outside_their_names_are_no_labels() -> None:
     assert canonical([0, 1, -1], ("bad", "good")).to_pylist() == ["0", "1", None]
+
+
+def test_vectors_of_a_fixed_size_are_read_like_lists() -> None:
+    column = pa.chunked_array([pa.array([[0, 1, 1], [1, 0, 0]], pa.list_(pa.int8(), 3))])
+    assert canonical_labels(column).to_pylist() == [["1", "2"], ["0"]]
+    assert canonical_labels(column, ("bad", "good")).to_pylist() == [["0", "1", "1"], ["1", "0", "0"]]
 
 
 def test_a_dictionary_column_is_read_like_its_values() -> None:

@@ -143,6 +143,20 @@ def test_errors_are_refused_when_asked_for(tmp_path: Path, options: dict[str, An
     assert any("label_conflict dropped" in note for note in cleaned.notes)
 
 
+def test_labels_that_cleaning_mends_or_drops_decide_nothing(tmp_path: Path) -> None:
+    spelled = [{"text": text, "label": ["bad", "good"][n % 2]} for n, text in enumerate(clean_texts(80))]
+    spelled[7]["label"] = "Good"
+    source = write_rows(tmp_path / "spelled.jsonl", spelled)
+    with pytest.raises(LabelError, match="3 classes"):
+        prepare(tmp_path, source, num_labels=2)
+    assert prepare(tmp_path, source, num_labels=2, on_findings="clean").label_names == ("bad", "good")
+    scored = [{"text": text, "label": str(n / 7)} for n, text in enumerate(clean_texts(80))]
+    scored[14]["label"] = "five"
+    cleaned = prepare(tmp_path, write_rows(tmp_path / "scored.jsonl", scored), on_findings="clean")
+    assert cleaned.problem_type == "regression"
+    assert 14 not in {*cleaned.train.row_ids.tolist(), *cleaned.eval.row_ids.tolist()}
+
+
 def test_long_texts_are_counted_by_the_tokenizer(tmp_path: Path, source: Path) -> None:
     data = prepare(
         tmp_path,

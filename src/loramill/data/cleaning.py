@@ -18,7 +18,7 @@ from loramill.data.checks.labels import check_labels
 from loramill.data.checks.rule import Hits, TextRule
 from loramill.data.checks.texts import text_rules
 from loramill.data.findings import excerpt
-from loramill.data.labels import count_labels, preferred_spellings
+from loramill.data.labels import canonical_labels, count_labels, preferred_spellings
 from loramill.data.rows import SplitRows
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ def clean(splits: Mapping[str, SplitRows], rules: ValidationRules | None = None)
     return Cleaned(cleaned, tuple(changes))
 
 
+def labels_once_clean(rows: SplitRows) -> pa.Array:
+    """The labels that ``clean`` leaves: before them nobody knows what kind of problem the rows pose."""
+    return _with_clean_labels(rows, []).labels
+
+
 def repair_texts(rows: SplitRows, rule: TextRule, changes: list[Change]) -> SplitRows:
     """Apply one repairing rule to text and pair."""
     texts = _repaired(rows, rows.columns.text, rows.texts, rule, changes)
@@ -109,9 +114,15 @@ def _clean_split(rows: SplitRows, rules: ValidationRules, changes: list[Change])
             for column, texts in rows.text_columns:
                 rows = drop_rows(rows, np.flatnonzero(rule.find(texts)), column, rule.code, changes)
     rows = _without_hits(rows, check_file_damage(rows), changes)
+    rows = _with_clean_labels(rows, changes)
+    return _without_hits(rows, check_copies(rows), changes) if rows.name == "train" else rows
+
+
+def _with_clean_labels(rows: SplitRows, changes: list[Change]) -> SplitRows:
+    """Spelled alike, without those that fit no other, and in the canonical spelling of those that remain."""
     rows = _with_preferred_labels(rows, changes)
     rows = _without_hits(rows, check_labels(rows), changes)
-    return _without_hits(rows, check_copies(rows), changes) if rows.name == "train" else rows
+    return replace(rows, labels=canonical_labels(rows.labels))
 
 
 def _without_hits(rows: SplitRows, found: Iterable[Hits], changes: list[Change]) -> SplitRows:

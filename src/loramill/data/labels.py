@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.arrays import from_numpy, strings, to_numpy
+from loramill.arrays import from_numpy, strings, to_numpy, valid_rows
 from loramill.errors import LabelError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 MAX_CLASSES = 10_000
+BINARY = ({"0", "1"}, {"false", "true"})
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class LabelSet:
 def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None) -> pa.Array:
     """Labels in their canonical spelling: strings, or lists of strings; null where there is none.
 
+    Vectors of 0 and 1, one place for each class, become lists of the classes that have a 1.
+
     Args:
         column: labels as a reader gave them.
         names: class names of the source, when integers stand for them; others (``-1``) then mean "no label".
@@ -55,11 +58,15 @@ def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_dictionary(flat.type):
         flat = flat.dictionary_decode()
+    if pa.types.is_fixed_size_list(flat.type):
+        flat = flat.cast(pa.list_(flat.type.value_type))
     if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
+        edges = to_numpy(flat.offsets) - flat.offsets[0].as_py()
         inner = canonical_labels(flat.flatten(), names)
-        offsets = flat.offsets.cast(pa.int32())
-        offsets = from_numpy(to_numpy(offsets) - offsets[0].as_py()).cast(pa.int32())
-        return pa.ListArray.from_arrays(offsets, inner, mask=flat.is_null())
+        if not names:
+            inner = _from_multi_hot(inner, np.diff(edges)[valid_rows(flat)])
+        offsets = np.concatenate([[0], np.cumsum(valid_rows(inner))])[edges]
+        return pa.ListArray.from_arrays(from_numpy(offsets).cast(pa.int32()), inner.drop_null(), mask=flat.is_null())
     if pa.types.is_floating(flat.type):
         flat = pc.if_else(pc.is_finite(flat), flat, pa.nulls(len(flat), flat.type))
     coded = flat.cast(pa.string()).dictionary_encode()
@@ -159,6 +166,28 @@ def _spellings(written: Sequence[str | None], names: Sequence[str] | None) -> li
         return [None if text is None else _class_number(values[text], len(names)) for text in stripped]
     whole = all(value.is_integer() for value in values.values())
     return [None if text is None else str(int(values[text]) if whole else values[text]) for text in stripped]
+
+
+def _from_multi_hot(labels: pa.Array, lengths: NDArray[np.int64]) -> pa.Array:
+    """The labels of lists of one length with nothing but 0 and 1 in them: the place of each 1, null for a 0.
+
+    Others as they are. As names of classes such lists would repeat themselves, or put every row into both classes.
+
+    Args:
+        lengths: of the lists, ``[rows]``.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    coded = labels.dictionary_encode()
+    seen = coded.dictionary.to_pylist()
+    width = int(lengths[0]) if len(lengths) else 0
+    if width < 2 or (lengths != width).any() or not seen or not any(binary.issuperset(seen) for binary in BINARY):
+        return labels
+    hot = np.asarray([value in ("1", "true") for value in seen])[to_numpy(coded.indices)] & valid_rows(labels)
+    places = from_numpy(np.tile(np.arange(width), len(lengths)))
+    classes = strings([str(place) for place in range(width)]).cast(pa.string())
+    return classes.take(pc.if_else(from_numpy(hot), places, pa.nulls(len(places), places.type)))
 
 
 def _class_number(value: float, classes: int) -> str | None:

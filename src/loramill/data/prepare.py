@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from loramill.arrays import or_empty
 from loramill.config.schema import DataConfig
 from loramill.data.checks.texts import text_rules
-from loramill.data.cleaning import Change, clean, drop_rows, repair_texts
+from loramill.data.cleaning import Change, clean, drop_rows, labels_once_clean, repair_texts
 from loramill.data.findings import ValidationReport
 from loramill.data.labels import LabelSet, ProblemType, encode_labels, find_label_set
 from loramill.data.rows import SplitRows
@@ -92,7 +92,9 @@ def prepare_data(
     """
     source = load_source(config, data_folder)
     notes = list(source.notes)
-    label_set = find_label_set(source.splits["train"].labels, num_labels=num_labels, names=source.label_names)
+    train_rows = source.splits["train"]
+    labels = labels_once_clean(train_rows) if config.on_findings == "clean" else train_rows.labels
+    label_set = find_label_set(labels, num_labels=num_labels, names=source.label_names)
     train, evaluation = _split(source, label_set, config, seed, notes)
     chosen = {
         "train": _choose(train, config.train_samples, label_set, seed),
