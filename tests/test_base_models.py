@@ -154,7 +154,7 @@ def test_finding_a_package_runs_none_of_its_code(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "name", ["/no/such/folder", "./nothing", "~/none/at/all", "~nobody_at_all/x", "a/b/c", "a b", "a\0b"]
+    "name", ["/no/such/folder", "./nothing", "~/none/at/all", "~nobody_at_all/x", "a/b/c", "a b", "a\0b", "n" * 300]
 )
 def test_names_that_lead_nowhere_are_named(name: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:

@@ -80,7 +80,7 @@ def locate_base_model(name: str) -> BaseModelFiles:
     """
     if name.startswith(PACKAGE_PREFIX):
         folder = _package_folder(name.removeprefix(PACKAGE_PREFIX))
-    elif (path := _local_path(name)).is_dir():
+    elif path := _local_folder(name):
         folder = path.absolute()
     elif name.startswith((".", "/", "~")):
         raise ModelNotFoundError(f"There is no folder '{name}' with a base model.", fix="Check model.name.")
@@ -90,14 +90,15 @@ def locate_base_model(name: str) -> BaseModelFiles:
 
 
 def _is_local(name: str) -> bool:
-    return name.startswith(PACKAGE_PREFIX) or _local_path(name).is_dir()
+    return name.startswith(PACKAGE_PREFIX) or _local_folder(name) is not None
 
 
-def _local_path(name: str) -> Path:
+def _local_folder(name: str) -> Path | None:
     try:
-        return Path(name).expanduser()
-    except RuntimeError:  # ~somebody without a home
-        return Path(name)
+        path = Path(name).expanduser()
+        return path if path.is_dir() else None
+    except (RuntimeError, OSError):  # ~somebody without a home; longer than a name may be
+        return None
 
 
 def _package_folder(package: str) -> Path:

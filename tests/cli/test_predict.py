@@ -96,6 +96,16 @@ def test_texts_of_a_file(experiments: Experiments, tmp_path: Path) -> None:
         np.testing.assert_allclose([one["logits"] for one in found], expected, rtol=0, atol=1e-5)
 
 
+def test_a_text_of_a_file_ends_where_its_line_ends(experiments: Experiments, tmp_path: Path) -> None:
+    experiments.save("run", drawn_adapter(experiments.base, 3))
+    texts = ["a\u2028b", "a\x0cb\x0b\x85c"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name in ("texts.txt", "texts.jsonl"):
+        assert len(predict("run", "--file", str(tmp_path / name))) == len(texts)
+
+
 def test_pairs_of_a_file(experiments: Experiments, tmp_path: Path) -> None:
     folder = experiments.save("run", drawn_adapter(experiments.base, 3))
     pairs = ["d", "e f", "g"]

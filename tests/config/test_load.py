@@ -93,6 +93,8 @@ def test_mistakes_of_file_and_overrides_are_reported_together(tmp_path: Path) ->
         ("just text", "must be a mapping of sections"),
         ("lora: {r: 4}\nlora: {r: 8}\n", "the key 'lora' is there twice"),
         ("lora:\n  r: 4\n  r: 8\n", "the key 'r' is there twice"),
+        ("model:\n  name: {{ base }}\n", "is not YAML"),
+        ("experiment_name: 2026-02-31\n", "is not YAML"),
         ("a: &a [x]\nb: !!python/object/apply:os.system ['true']\n", "is not YAML"),
         ("[" * 5000, "is nested too deeply"),
     ],
@@ -100,6 +102,22 @@ def test_mistakes_of_file_and_overrides_are_reported_together(tmp_path: Path) ->
 def test_a_file_that_is_no_config_says_so(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_yaml(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("entry", ["no", "'no'", "false"])
+def test_no_evaluation_is_said_as_transformers_says_it(tmp_path: Path, entry: str) -> None:
+    path = write(tmp_path, f"training:\n  eval_strategy: {entry}\n")
+    assert load_config(path).training.eval_strategy == "no"
+    assert load_config(None, parse_overrides([f"eval_strategy={entry}"])).training.eval_strategy == "no"
+
+
+@pytest.mark.parametrize(
+    ("entry", "trackers"),
+    [("tensorboard", ["tensorboard"]), ("[mlflow, wandb]", ["mlflow", "wandb"]), ("none", []), ("[none]", [])],
+)
+def test_trackers_are_named_as_transformers_names_them(tmp_path: Path, entry: str, trackers: list[str]) -> None:
+    assert load_config(write(tmp_path, f"training:\n  report_to: {entry}\n")).training.report_to == trackers
+    assert load_config(None, parse_overrides([f"report_to={entry}"])).training.report_to == trackers
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:

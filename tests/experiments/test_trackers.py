@@ -27,7 +27,7 @@ EVENTS = [
     {"type": "log", "time": 2.0, "step": 20, "total_steps": 20, "epoch": 1.0, "loss": float("nan"), "grad_norm": 2.0},
     {"type": "eval", "time": 3.0, "step": 20, "epoch": 1.0, "metrics": {"eval_accuracy": 0.8, "per_class": {}}},
 ]
-METRICS = {"train": {"runtime": 12.0}, "eval": {"accuracy": 0.8, "f1_macro": 0.75}}
+METRICS = {"train": {"runtime": 12.0, "loss": 0.5}, "eval": {"accuracy": 0.9, "f1_macro": 0.75}}
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def test_an_unmodified_mlflow_client_reads_the_run_and_it_comes_back(
     assert run.info.status == "FINISHED"
     assert run.data.params["training.learning_rate"] == "0.0005"
     assert run.data.metrics["eval_f1_macro"] == 0.75
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train_loss")] == [(10, 0.6)]
+    assert (run.data.metrics["eval_accuracy"], run.data.metrics["train_loss"]) == (0.9, 0.5)  # of the final model
+    history = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(10, 0.6), (20, 0.5)]
 
     database = Database(f"sqlite:///{results / 'experiments.db'}")
     database.upgrade()
@@ -86,11 +88,11 @@ def test_an_unmodified_mlflow_client_reads_the_run_and_it_comes_back(
     with database.reading() as session:
         summary = ExperimentStore(session).get_summary(experiment_id)
     assert (summary.name, summary.source, summary.status) == (folder.id, "mlflow", "SUCCESS")
-    assert (summary.eval_accuracy, summary.train_runtime) == (0.8, 12.0)
+    assert (summary.eval_accuracy, summary.train_runtime) == (0.9, 12.0)
     assert summary.model_name == "distilbert-base-uncased"
     imported = ExperimentFolder.open(results, experiment_id)
     assert imported.read_config_tree()["training"]["learning_rate"] == "0.0005"
-    assert read_curves(imported.read_events())["eval_accuracy"][-1] == (20.0, 0.8)
+    assert read_curves(imported.read_events())["eval_accuracy"][-1] == (20.0, 0.9)
     assert import_mlflow(database, results, mlflow_uri) == []
     with pytest.raises(NotFoundError, match="loramill"):
         import_mlflow(database, results, mlflow_uri, experiment_name="no such")
@@ -103,7 +105,7 @@ def test_tensorboard_reads_the_run(folder: ExperimentFolder) -> None:
     assert report(["tensorboard"], folder) == []
     reader = EventAccumulator(str(folder.path / "tensorboard"))
     reader.Reload()
-    assert [(e.step, e.value) for e in reader.Scalars("train/loss")] == [(10, pytest.approx(0.6))]
+    assert [(e.step, e.value) for e in reader.Scalars("train/loss")] == [(10, pytest.approx(0.6)), (20, 0.5)]
     assert reader.Scalars("eval/f1_macro")[-1].value == 0.75
 
 

@@ -13,8 +13,15 @@ from loramill.data.prepare import LabelledRows
 from loramill.engine.bank import AdapterBank
 from loramill.engine.step import LabelledTokens, predict_logits
 from loramill.engine.token_rows import TokenRows
-from loramill.errors import DiskFullError, NonFiniteLossError
-from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
+from loramill.errors import ConfigError, DiskFullError, NonFiniteLossError
+from loramill.training.evaluation import (
+    Evaluation,
+    as_labels,
+    best_metric_value,
+    check_defined,
+    evaluate,
+    write_predictions,
+)
 from small_models import random_adapter, save_small_model, small_base
 
 ROWS = TokenRows(np.array([2, 5, 3, 2, 6, 7, 3, 2, 3]), np.zeros(9, np.int64), np.array([0, 3, 7, 9]))
@@ -92,3 +99,19 @@ def test_labels_that_may_not_be_written_are_copied() -> None:
     labels[0] = 9
     assert lent.tolist() == [1, 0, 2]
     assert labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("metric", "kind"), [("eval_auc", "single_label_classification"), ("pearson", "regression")])
+def test_a_metric_that_the_rows_leave_undefined_is_named_before_training(metric: str, kind: str) -> None:
+    _, labels = CASES[kind]
+    check_defined(metric, LabelledTokens(ROWS, labels, kind))
+    alike = LabelledTokens(ROWS, labels[:1].repeat(3), kind)
+    with pytest.raises(ConfigError, match="same label"):
+        check_defined(metric, alike)
+    check_defined("loss", alike)
+
+
+def test_predictions_that_are_all_the_same_correlate_with_nothing() -> None:
+    assert best_metric_value({"pearson": None, "loss": 0.5}, "eval_pearson") == 0.0
+    with pytest.raises(ConfigError, match="loss"):
+        best_metric_value({"loss": 0.5}, "pearson")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import sklearn.metrics as oracle
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
@@ -153,6 +153,8 @@ VALUES = st.floats(-1e6, 1e6, width=32)
 
 
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=40))
+@example([(0.1, 1.0), (0.1, 2.0), (0.1, 3.0)])  # alike, but not their mean
+@example([(1.0, 0.1), (2.0, 0.1), (3.0, 0.1)])
 def test_regression(pairs: list[tuple[float, float]]) -> None:
     values, labels = np.array(pairs, dtype=np.float64).T
     metrics = regression_metrics(values, labels)

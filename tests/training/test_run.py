@@ -272,10 +272,27 @@ def test_a_metric_that_nothing_measures_is_named_before_the_first_step(
     assert of_type(events, "log") == of_type(events, "eval") == []
 
 
-def test_unknown_target_modules_are_a_problem_of_the_config(bert: Path, tmp_path: Path) -> None:
-    config = small_config(bert, write_rows(tmp_path / "rows"), lora__target_modules=["q_lin", "query"])
-    with pytest.raises(ConfigError, match="q_lin"):
-        train(config, tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora__target_modules": ["q_lin", "query"]}, "q_lin"),
+        ({"lora__init_lora_weights": "pissa", "lora__r": 512}, "lora.r"),
+    ],
+)
+def test_what_the_base_cannot_have_is_a_problem_of_the_config(
+    changes: dict[str, Any], said: str, bert: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        train(small_config(bert, write_rows(tmp_path / "rows"), **changes), tmp_path)
+
+
+def test_one_class_to_evaluate_on_is_named_before_the_first_step(bert: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows")
+    (data / "validation.jsonl").write_text('{"text": "a b", "label": 1}\n' * 4, encoding="utf-8")
+    events: Events = []
+    with pytest.raises(ConfigError, match="auc"):
+        train(small_config(bert, data, training__metric_for_best_model="auc"), tmp_path, on_event=events.append)
+    assert of_type(events, "log") == []
 
 
 def test_a_loss_that_is_not_finite_stops_within_a_step_and_keeps_the_last_checkpoint(

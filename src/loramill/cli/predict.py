@@ -62,7 +62,7 @@ def read_rows(file: Path) -> list[TextRow]:
         content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem("--file", str(file), f"cannot be read: {error}")], source="predict") from error
-    lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     if file.suffix != ".jsonl":
         return [(line, None) for _, line in lines]
     rows = [(number, _read_json_row(line)) for number, line in lines]

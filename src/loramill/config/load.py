@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise _broken(path, "no such file", near[0] if near else None) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _broken(path, f"cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-31
         raise _broken(path, f"is not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise _broken(path, "is nested too deeply") from None
@@ -118,6 +118,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no name of anything: refused by PyYAML
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' is there twice", key.start_mark

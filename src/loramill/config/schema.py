@@ -164,6 +164,19 @@ class TrainingConfig(Section):
     )
     max_seconds: float | None = Field(None, gt=0, description="Stop (checkpoint saved) after this time in seconds.")
 
+    @field_validator("eval_strategy", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        """YAML 1.1 reads ``no`` as false."""
+        return "no" if value is False else value
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_or_none(cls, value: object) -> object:
+        """As Transformers takes it: a name alone, or ``none``."""
+        names = [value] if isinstance(value, str) else value
+        return [] if names == ["none"] else names
+
     @model_validator(mode="after")
     def _evaluates_when_needed(self) -> TrainingConfig:
         if self.early_stopping_patience is not None and self.eval_strategy == "no":

@@ -103,6 +103,7 @@ class MlflowTracker:
         self._run_id = self._client.create_run(experiment_id, run_name=folder.id).info.run_id
         for key, value in flatten_config(config):
             self._client.log_param(self._run_id, key, str(value)[:MLFLOW_PARAM_LENGTH], synchronous=True)
+        self._last_step = 0
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -110,9 +111,10 @@ class MlflowTracker:
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for name, value in numbers.items()]
         self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
+        self._last_step = step
 
     def finish(self, numbers: Mapping[str, float], *, succeeded: bool) -> None:
-        self.log(numbers, 0)
+        self.log(numbers, self._last_step)  # the latest step's value is the one that MLflow shows for the run
         self._client.set_terminated(self._run_id, "FINISHED" if succeeded else "FAILED")
 
 

@@ -24,6 +24,7 @@ from loramill.training.metrics import MEASURED, classification_metrics, multi_la
 from loramill.training.processes import ALONE, Processes
 
 LOWER_IS_BETTER = {"loss", "log_loss", "ece", "hamming_loss", "mse", "mae"}
+NEEDS_DIFFERENT_LABELS = {"auc", "pearson", "spearman"}
 MEMORY_TRIES = 5
 SHOWN_TEXT = 400
 """Characters of each text that are kept with its prediction."""
@@ -100,11 +101,15 @@ def _predict(bank: AdapterBank, adapter: int, data: LabelledTokens) -> Tensor:
 def best_metric_value(metrics: dict[str, Any], name: str) -> float:
     """The metric that chooses the best checkpoint, turned so that more is better.
 
+    A correlation with predictions that are all the same is undefined, and counts as none.
+
     Raises:
         ConfigError: the evaluation has no such number; says which it has.
     """
     plain = name.removeprefix("eval_")
     value = metrics.get(plain)
+    if value is None and plain in metrics:
+        return 0.0
     if not isinstance(value, int | float):
         known = ", ".join(key for key, number in metrics.items() if isinstance(number, float))
         raise ConfigError([Problem("training.metric_for_best_model", name, f"the evaluation has {known}")])
@@ -130,6 +135,16 @@ def choosing_metric(name: str, problem_type: ProblemType) -> str:
         message = f"an evaluation of {problem_type.replace('_', ' ')} measures {', '.join(measured)}"
         raise ConfigError([Problem("training.metric_for_best_model", name, message, near[0] if near else None)])
     return name
+
+
+def check_defined(metric: str, data: LabelledTokens) -> None:
+    """
+    Raises:
+        ConfigError: the metric is undefined for these rows, as they are all of one class or value.
+    """
+    if metric.removeprefix("eval_") in NEEDS_DIFFERENT_LABELS and len(data.labels.unique()) < 2:
+        message = f"{metric} is undefined where all rows to evaluate on have the same label; loss is not"
+        raise ConfigError([Problem("training.metric_for_best_model", metric, message)])
 
 
 def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, rows: LabelledRows) -> None:

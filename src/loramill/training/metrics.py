@@ -85,7 +85,7 @@ def multi_label_metrics(probabilities: Floats, labels: Floats, label_names: Sequ
 def regression_metrics(values: Floats, labels: Floats) -> dict[str, Any]:
     """Errors of predicted ``values`` ``[rows]`` and their correlation with the ``labels`` ``[rows]``."""
     errors = values - labels
-    varied = len(labels) > 1 and values.std() > 0 and labels.std() > 0
+    varied = np.ptp(values) > 0 and np.ptp(labels) > 0
     return {
         "mse": float((errors**2).mean()),
         "mae": float(np.abs(errors).mean()),

@@ -27,7 +27,7 @@ from loramill.experiments.environment import describe_environment
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training.checkpoint_manager import CheckpointManager
 from loramill.training.device import ComputeDevice, choose_device, named_memory_errors
-from loramill.training.evaluation import Evaluation, as_labels, evaluate, write_predictions
+from loramill.training.evaluation import Evaluation, as_labels, check_defined, evaluate, write_predictions
 from loramill.training.final_model import save_final_model
 from loramill.training.loop import TrialRun
 from loramill.training.processes import ALONE, Processes
@@ -184,9 +184,11 @@ def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: 
     """A new adapter with its training state, at place ``index`` of the bank."""
     config = context.config
     adapter = new_adapter(base, adapter_spec(config, base, labels=max(1, len(data.prepared.label_names))))
+    trial = Trial(config, index, adapter, data.train, context.emit, context.processes)
+    check_defined(trial.best_metric, data.eval)
     context.note(f"Training {adapter.values.numel():,} parameters on {len(data.train):,} rows.")
     return TrialRun(
-        trial=Trial(config, index, adapter, data.train, context.emit, context.processes),
+        trial=trial,
         checkpoints=CheckpointManager(context.folder.artifacts, writes=context.processes.main),
         evaluation=data.eval,
         label_names=data.prepared.label_names,
@@ -219,6 +221,9 @@ def adapter_spec(config: ExperimentConfig, base: FrozenBase, *, labels: int) -> 
             raise ConfigError([Problem("lora.init_lora_weights", lora.init_lora_weights, message)])
         modules = () if lora.target_modules == "auto" else tuple(lora.target_modules)
         return replace(spec, modules=modules, dora=lora.use_dora)
+    if lora.init_lora_weights != "default" and lora.r > base.architecture.hidden_size:
+        message = f"PiSSA takes ranks up to the base's width, {base.architecture.hidden_size}"
+        raise ConfigError([Problem("lora.r", lora.r, message)])
     check_layers(base.architecture, spec.layers)
     sites = choose_sites(base.architecture, lora.target_modules)
     return replace(spec, sites=sites, init=lora.init_lora_weights)
