@@ -91,14 +91,14 @@ up: $(VENV)/.installed-services ## Start API, worker, queue, page and inference 
 	@$(LORAMILL) up
 
 logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
-	@log=$$(ls -t $${LORAMILL_HOME:-.}/results/*/logs.txt 2>/dev/null | head -n 1); \
+	@log=$$(ls -t "$${LORAMILL_HOME:-.}"/results/*/logs.txt 2>/dev/null | head -n 1); \
 	if [ -z "$$log" ]; then echo "No experiment has a log yet. Start one: make run-local"; exit 1; fi; \
 	echo "$$log"; tail -n 50 $(if $(follow),-f) "$$log"
 
 db-list: $(VENV)/.installed-run ## List the experiments.
 	@$(LORAMILL) experiments list
 
-ANALYSIS = $${LORAMILL_HOME:-.}/results/analysis
+ANALYSIS = "$${LORAMILL_HOME:-.}"/results/analysis
 ANALYZE = $(LORAMILL) experiments analyze --by $(1) --csv $(ANALYSIS)/$(1).csv --html $(ANALYSIS)/$(1).html
 
 analyze-metrics: $(VENV)/.installed-run ## How each metric is spread over all runs: table, CSV, page with plots.
@@ -115,7 +115,7 @@ doctor: $(VENV)/.installed-run ## Say what this machine can do, and what is miss
 
 # Data: data=FILE (or any source) names a data set, otherwise that of config/default.yaml is taken.
 
-ON_DATA = $(if $(data),$(LORAMILL) data $(1) $(data),$(LORAMILL) data $(1) config/default.yaml || { \
+ON_DATA = $(if $(data),$(LORAMILL) data $(1) "$(data)",$(LORAMILL) data $(1) config/default.yaml || { \
 	echo "The data set of config/default.yaml cannot be read here; the sample reviews instead."; \
 	$(LORAMILL) data $(1) sample:movie_reviews; })
 
@@ -131,7 +131,7 @@ data-versions: $(VENV)/.installed-run ## List the stored versions of data sets.
 # Inference: exp=ID names an experiment, an alias or a stage; the newest experiment otherwise.
 
 serve: $(VENV)/.installed-run ## Serve the newest experiment on port 8002, or exp=ID.
-	@$(LORAMILL) serve $(exp)
+	@$(LORAMILL) serve $(if $(exp),"$(exp)")
 
 export PREDICT_TEXT = $(value text)
 ASK := $(BIN)/python scripts/ask_service.py

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastapi.testclient import TestClient
 
 from api_people import SignIn
-from loramill.api.routes.configs import _refused
+from loramill.api.routes.configs import _refused, presets_in
 from loramill.api.routes.curves import thin
 
 
@@ -14,6 +16,13 @@ def test_presets_are_the_shipped_configs(client: TestClient, sign_in: SignIn) ->
     assert {"default", "quickstart", "bert_chinese"} <= presets.keys()
     assert presets["quickstart"]["summary"] == "MiniLM-L6 on English movie reviews"
     assert presets["quickstart"]["config"]["training"]["seed"] == 42
+
+
+def test_presets_are_read_from_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("# My own\nlora: {r: 2}\n", encoding="utf-8")
+    (tmp_path / "half.yaml").write_text("lora: {r: ", encoding="utf-8")
+    (tmp_path / "foreign.yaml").write_text("services: {web: {image: nginx}}", encoding="utf-8")
+    assert [(preset.name, preset.summary) for preset in presets_in(tmp_path)] == [("mine", "My own")]
 
 
 def test_a_check_names_every_problem_and_submits_nothing(client: TestClient, sign_in: SignIn) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -173,6 +174,24 @@ def stream(client: TestClient, run: str, headers: dict[str, str]) -> list[dict[s
         fields = dict(line.split(": ", 1) for line in block.splitlines())
         events.append({**fields, "data": json.loads(fields["data"])})
     return events
+
+
+def test_dates_may_come_without_a_zone(client: TestClient, sign_in: SignIn) -> None:
+    headers = sign_in("dora")
+    run = submit(client, headers)["experiment_id"]
+    today = datetime.now()
+    for start, found in (
+        (today.date().isoformat(), [run]),
+        ((today - timedelta(minutes=5)).isoformat(), [run]),
+        ((today + timedelta(minutes=5)).isoformat(), []),
+        ((today + timedelta(minutes=5)).astimezone(UTC).isoformat(), []),
+    ):
+        query = {"owner": "me", "start_date": start}
+        items = client.get("/experiments", params=query, headers=headers).json()["items"]
+        assert [item["id"] for item in items] == found, start
+    for start in ("0001-01-01", "9999-12-31T23:59:59", "yesterday"):
+        reply = client.get("/experiments", params={"owner": "me", "start_date": start}, headers=headers)
+        assert reply.status_code in (200, 422), start
 
 
 def test_a_deleted_experiment_ends_its_task(client: TestClient, sign_in: SignIn, services: AppServices) -> None:

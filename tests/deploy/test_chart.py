@@ -139,6 +139,15 @@ def test_network_policies_cover_every_pod_and_name_parts_that_are_there(found: t
     assert all(selector <= template["metadata"]["labels"].items() for template in templates)
 
 
+def test_a_page_that_no_namespace_may_reach_is_open_to_nobody() -> None:
+    given = {"networkPolicy": {"ingressNamespaces": []}}
+    with Chart.load(CHART) as chart:
+        files = chart.render(given, name="loramill", namespace="loramill")
+    (policies,) = [text for path, text in files.items() if path.endswith("network.yaml")]
+    (page,) = [one for one in yaml.safe_load_all(policies) if one["metadata"]["name"] == "loramill-ui"]
+    assert page["spec"]["ingress"] == []
+
+
 def test_services_lead_to_ports_that_are_there(found: tuple[Object, ...]) -> None:
     templates = [one["spec"]["template"] for one in found if one["kind"] in ("Deployment", "StatefulSet")]
     for service in (one for one in found if one["kind"] == "Service"):

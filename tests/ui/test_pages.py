@@ -17,6 +17,7 @@ from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
 from loramill.ui.config_form import FIELDS, flatten
+from loramill.ui.experiment_table import key_for_rows
 from loramill.ui.texts import LANGUAGES, read_texts
 from ui_pages import NAMES, PASSWORD, SCRIPT, VIEWS, AddRun, Shows, SignsIn, fields_of, seen
 
@@ -152,6 +153,22 @@ def test_experiments_are_listed_filtered_and_compared(shows: Shows, sign_in: Sig
     assert "No winner" in seen(test)
     test = shows("experiment", person, id=ids[0])
     assert "first" in seen(test)
+
+
+def test_ticks_do_not_pass_to_rows_that_take_the_places_of_others() -> None:
+    keys = {key_for_rows("table", ids) for ids in (["a", "b"], ["b", "a"], ["c", "a", "b"], ["a"])}
+    assert len(keys) == 4
+    assert key_for_rows("table", ["a", "b"]) in keys
+
+
+def test_a_model_that_the_list_lacks_is_shown_and_no_other(shows: Shows, sign_in: SignsIn, add_run: AddRun) -> None:
+    person = sign_in("archivist")
+    older, newer = (add_run(person.user_id, name) for name in ("older", "newer"))
+    person.client.request("PATCH", f"/experiments/{older}", json={"archived": True})
+    test = shows("models", person, model=older)
+    assert older in seen(test)
+    assert list(test.dataframe[0].value["name"]) == ["newer"]
+    assert newer not in seen(test)
 
 
 def test_nobody_sees_what_is_not_theirs(shows: Shows, sign_in: SignsIn, add_run: AddRun) -> None:

@@ -50,9 +50,19 @@ def test_other_sites_are_refused(person: SignIn, browser: TestClient) -> None:
 
 def test_signing_out_forgets_the_cookie(person: SignIn, browser: TestClient) -> None:
     browser.post("/session", content=sign_ins().issue_ticket(person))
-    cookie = browser.cookies["loramill_page_8501"]
-    assert browser.delete("/session").status_code == 204
-    assert sign_ins().find(cookie) is None
+    person.ended = True
+    reply = browser.delete("/session")
+    assert reply.status_code == 204
+    assert "Max-Age=0" in reply.headers["set-cookie"]
+
+
+def test_signing_out_leaves_the_cookie_of_whoever_signed_in_meanwhile(person: SignIn, browser: TestClient) -> None:
+    browser.post("/session", content=sign_ins().issue_ticket(person))
+    other = SignIn(person.client, "eve", "u2", "user")
+    browser.post("/session", content=sign_ins().issue_ticket(other))
+    person.ended = True
+    assert "set-cookie" not in browser.delete("/session").headers
+    assert sign_ins().find(browser.cookies["loramill_page_8501"]) is other
 
 
 def test_what_has_ended_is_not_found(person: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.models import Experiment, Status
@@ -19,6 +19,17 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=10_000), AfterValidator(_storable)]
+
+
+def _in_a_zone(value: datetime) -> datetime:
+    try:
+        return value if value.tzinfo else value.astimezone()
+    except (OverflowError, OSError) as error:  # the years 1 and 9999
+        raise ValueError("is out of range") from error
+
+
+Moment = Annotated[datetime, AfterValidator(_in_a_zone)]
+"""A time; without a zone it is the service's local time, as at the shell."""
 Word = Annotated[str, Field(max_length=255), AfterValidator(_storable)]
 
 
@@ -107,8 +118,8 @@ class ExperimentQuery(Body):
     name: Word | None = None
     min_accuracy: float | None = Field(None, allow_inf_nan=False)
     max_runtime: float | None = Field(None, allow_inf_nan=False, description="Seconds of training.")
-    start_date: AwareDatetime | None = None
-    end_date: AwareDatetime | None = None
+    start_date: Moment | None = None
+    end_date: Moment | None = None
     model_name: Word | None = None
     dataset_name: Word | None = None
     status: Status | None = None

@@ -47,12 +47,14 @@ async def open_session(request: Request) -> Response:
 
 
 async def close_session(request: Request) -> Response:
-    """Forget the cookie here and in the browser."""
+    """Forget the cookie here and in the browser, unless somebody signed in there meanwhile, in another tab."""
     if _is_foreign(request):
         return Response(status_code=403)
     name = cookie_name(request.url.port)
-    sign_ins().forget(request.cookies.get(name))
     reply = Response(status_code=204)
+    if sign_ins().find(request.cookies.get(name)) is not None:
+        return reply
+    sign_ins().forget(request.cookies.get(name))
     reply.delete_cookie(name, **_safe(request))
     return reply
 

@@ -61,12 +61,17 @@ def draw_table(
         height=table_height(len(frame), most),
         on_select="rerun",
         selection_mode="multi-row",
-        key=key,
+        key=key_for_rows(key, [item["id"] for item in items]),
         placeholder="",
         column_config=columns,
         alt=t("models.title") if finished else t("experiments.title"),
     )
     return [items[place]["id"] for place in event["selection"]["rows"] if place < len(items)]
+
+
+def key_for_rows(key: str, ids: Sequence[str]) -> str:
+    """A table's key. Streamlit keeps ticks by their places: where other rows stand, none may be left."""
+    return f"{key}_{hash(tuple(ids)):x}"
 
 
 def status_column() -> Any:

@@ -56,7 +56,7 @@ def moment(text: str | None) -> datetime | None:
         return None
     found = datetime.fromisoformat(text)
     aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return aware.astimezone(_zone())
+    return aware.astimezone(reader_zone())
 
 
 def when(text: str | None) -> str:
@@ -64,7 +64,7 @@ def when(text: str | None) -> str:
     return found.strftime("%Y-%m-%d %H:%M:%S") if found else ABSENT
 
 
-def _zone() -> ZoneInfo:
+def reader_zone() -> ZoneInfo:
     try:
         return ZoneInfo(st.context.timezone or "UTC")
     except (ZoneInfoNotFoundError, ValueError):

@@ -107,17 +107,23 @@ def choose_by_address(label: str, names: Mapping[str, str], param: str, *, drops
         drops: another one of the address, which was about the thing chosen before.
     """
 
+    key = f"{param}_choice"
+
     def chosen() -> None:
-        st.query_params[param] = st.session_state[f"{param}_choice"]
+        st.query_params[param] = st.session_state[key]
         st.query_params.pop(drops, None)
 
     asked = st.query_params.get(param, "")
     now = asked if asked in names else next(iter(names))
-    st.selectbox(
-        label, list(names), index=list(names).index(now), format_func=lambda key: visible(names[key], 120),
-        key=f"{param}_choice", on_change=chosen,
-    )  # fmt: skip
+    show_chosen(key, now)
+    st.selectbox(label, list(names), format_func=lambda name: visible(names[name], 120), key=key, on_change=chosen)
     return now
+
+
+def show_chosen(key: str, value: object) -> None:
+    """Have a widget that is drawn next show this value: what it remembers would win over an ``index``."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
 
 
 def draw_tabs(shows: Mapping[str, Callable[[], None]]) -> None:

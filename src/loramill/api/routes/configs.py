@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -60,11 +61,8 @@ class PlanReply(BaseModel):
 @router.get("/presets")
 def presets(_user: User, services: Services) -> list[Preset]:
     """The configs of `config/`, each with all its values."""
-    files = sorted(presets_folder(services.settings).glob("*.yaml"))
-    return [
-        Preset(name=file.stem, summary=summary_of(file), config=load_config(file).model_dump(mode="json"))
-        for file in files
-    ]
+    own = presets_in(services.settings.home / "config")
+    return own or presets_in(Path(loramill.__file__).parents[2] / "config")
 
 
 @router.post("/check")
@@ -91,10 +89,14 @@ def plan(body: ConfigRequest, user: User, services: Services) -> PlanReply:
         ONE_PLAN.release()
 
 
-def presets_folder(settings: Settings) -> Path:
-    """``config/`` of the home folder, or of the checkout that loramill runs from."""
-    own = settings.home / "config"
-    return own if own.is_dir() else Path(loramill.__file__).parents[2] / "config"
+def presets_in(folder: Path) -> list[Preset]:
+    """Every file that is a config; a folder of this name may hold others, and half-written ones."""
+    presets = []
+    for file in sorted(folder.glob("*.yaml")):
+        with contextlib.suppress(ConfigError):
+            config = load_config(file)
+            presets.append(Preset(name=file.stem, summary=summary_of(file), config=config.model_dump(mode="json")))
+    return presets
 
 
 def summary_of(file: Path) -> str:

@@ -12,7 +12,7 @@ import streamlit as st
 from loramill.client import ApiError
 from loramill.errors import LoramillError
 from loramill.ui.failures import attempt, guarded
-from loramill.ui.formats import moment, number
+from loramill.ui.formats import moment, number, reader_zone
 from loramill.ui.parts import Tile, draw_tabs, empty_place, note_box, page_title, section, table_height, tiles
 from loramill.ui.plain import visible
 from loramill.ui.service_words import in_own_words
@@ -127,7 +127,7 @@ def save_user(person: dict[str, Any], role: str | None, disabled: bool, limits: 
 
 def audit() -> None:
     columns = st.columns([1.2, 1, 1, 1, 1])
-    zone = datetime.now().astimezone().tzinfo
+    zone = reader_zone()
     user = columns[0].text_input(t("audit.user"), key="audit_user", placeholder="u1")
     role = columns[1].selectbox(
         t("user.role"), ["user", "admin"], index=None, key="audit_role", placeholder=t("filter.any"),

@@ -19,6 +19,7 @@ from loramill.ui.parts import (
     heading_with_badges,
     note_box,
     page_title,
+    show_chosen,
     tiles,
 )
 from loramill.ui.places import go
@@ -101,9 +102,8 @@ def head(dataset: dict[str, Any], versions: list[dict[str, Any]]) -> dict[str, A
     with left:
         note = f"{dataset['dataset_id']} · {version['source']} · {when(version['created_at'])}"
         heading_with_badges(dataset["name"], [], note)
-    middle.selectbox(
-        t("data.version"), numbers, index=numbers.index(now), key="version_choice", on_change=_version_chosen
-    )
+    show_chosen("version_choice", now)
+    middle.selectbox(t("data.version"), numbers, key="version_choice", on_change=_version_chosen)
     with right.container(horizontal=True, horizontal_alignment="right"):
         if st.button(t("action.train_on_it"), type="primary", icon=":material/model_training:", key="train_on_it"):
             go("train", data=f"{dataset['dataset_id']}@{now}")

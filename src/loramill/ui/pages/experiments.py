@@ -12,7 +12,7 @@ import streamlit as st
 from loramill.client import ENDED
 from loramill.ui.experiment_table import draw_table
 from loramill.ui.failures import attempt
-from loramill.ui.formats import duration, number, score
+from loramill.ui.formats import duration, number, reader_zone, score
 from loramill.ui.parts import Tile, empty_place, page_title, tiles
 from loramill.ui.places import go
 from loramill.ui.services import api, me
@@ -81,7 +81,7 @@ def more_filters() -> dict[str, Any]:
     until = st.date_input(t("filter.until"), None, key="until", bind="query-params")
     archived = st.toggle(t("filter.archived"), key="archived", bind="query-params")
     mine = st.toggle(t("filter.mine"), key="mine", bind="query-params") if me().is_admin else True
-    zone = datetime.now().astimezone().tzinfo
+    zone = reader_zone()
     return {
         "dataset_name": data,
         "tag": tag,

@@ -33,13 +33,14 @@ def draw() -> None:
         return
     chosen = draw_table(found, key="models_table", owners=me().is_admin, finished=True, most=8)
     asked = st.query_params.get("model", "")
-    names: list[str] = [item["id"] for item in found]
-    focus = chosen[0] if chosen else asked if asked in names else names[0]
+    focus = chosen[0] if chosen else asked or found[0]["id"]
     if chosen:
         st.query_params["model"] = focus
+    names = list(dict.fromkeys([*(item["id"] for item in found), focus]))
     left, right = st.columns([1, 1.25])
     with left.container(border=True):
-        guarded(stage_of)(next(item for item in found if item["id"] == focus))
+        shown = next((item for item in found if item["id"] == focus), None)
+        guarded(lambda: stage_of(shown or api().experiment(focus)))()
     with right.container(border=True):
         guarded(try_text)(names, chosen[:MAX_TRIED] or [focus])
 

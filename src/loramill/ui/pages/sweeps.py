@@ -12,7 +12,7 @@ import streamlit as st
 from loramill.client import ENDED
 from loramill.ui.charts import draw_parallel
 from loramill.ui.config_form import FIELDS, as_tree, flatten, name_key
-from loramill.ui.experiment_table import status_column
+from loramill.ui.experiment_table import key_for_rows, status_column
 from loramill.ui.failures import attempt, guarded, show_failed_job
 from loramill.ui.formats import ABSENT, duration, moment, number, score, when
 from loramill.ui.parts import (
@@ -109,7 +109,10 @@ def _value(text: str) -> Any:
 
 
 def submit(body: dict[str, Any]) -> None:
-    key = st.session_state.setdefault(SUBMIT_KEY, secrets.token_hex(16))
+    kept, key = st.session_state.get(SUBMIT_KEY, (None, ""))
+    if kept != body:  # the same sweep, sent again, is submitted once
+        key = secrets.token_hex(16)
+        st.session_state[SUBMIT_KEY] = (body, key)
     made = api().request("POST", "/sweeps", json=body, headers={"Idempotency-Key": key})
     st.session_state.pop(SUBMIT_KEY, None)
     st.query_params["sweep"] = made["sweep_id"]
@@ -228,7 +231,7 @@ def leaderboard(sweep: dict[str, Any], trials: list[dict[str, Any]]) -> None:
         height=table_height(len(table), 10),
         placeholder="",
         alt=t("sweeps.leaderboard"),
-        key=f"leaderboard_{sweep['sweep_id']}",
+        key=key_for_rows("leaderboard", [trial["experiment_id"] for trial in ranked]),
         column_config={
             t("column.status"): status_column(),
             t("sweeps.score"): st.column_config.NumberColumn(format="%.4f"),

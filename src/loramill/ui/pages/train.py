@@ -157,10 +157,13 @@ def own_datasets() -> list[dict[str, Any]]:
 def data_note(source: str | None) -> tuple[str, Tone] | None:
     """What the validation of an uploaded data set found, where the form names one."""
     found = next((item for item in own_datasets() if source and source.startswith(item["dataset_id"])), None)
-    if found is None:
+    if found is None or source is None:
         return None
-    findings = sum(found["newest"]["report"]["finding_counts"].values())
-    rows = number(found["newest"]["rows"])
+    version, named = found["newest"], source.rpartition("@")[2]
+    if "@" in source and named != str(version["version"]):
+        older = api().dataset_versions(found["dataset_id"])
+        version = next((item for item in older if str(item["version"]) == named), version)
+    findings, rows = sum(version["report"]["finding_counts"].values()), number(version["rows"])
     note = t("train.data_note", rows=rows, findings=number(findings))
     return f"{visible(found['name'], 80)}: {note}", "warn" if findings else "good"
 
