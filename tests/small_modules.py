@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, DebertaV2Config, GPT2Config, ModernBertConfig, PretrainedConfig, XLNetConfig
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    DebertaV2Config,
+    GPT2Config,
+    ModernBertConfig,
+    PretrainedConfig,
+    XLNetConfig,
+)
 
 from small_models import SMALL, VOCABULARY, letter_tokenizer
 
@@ -36,10 +45,18 @@ MODULES: dict[str, PretrainedConfig] = {
 }
 
 
-def save_small_module(family: str, folder: Path) -> Path:
-    """A random encoder or decoder with a letter-by-letter tokenizer, in Transformers' layout."""
+def save_small_module(family: str, folder: Path, *, labels: int | None = None) -> Path:
+    """A random encoder or decoder with a letter-by-letter tokenizer, in Transformers' layout.
+
+    Args:
+        labels: of a classifier, as one finds it after fine-tuning.
+    """
     torch.manual_seed(0)
-    model = AutoModel.from_config(MODULES[family])
-    model.save_pretrained(folder)
+    config = copy.deepcopy(MODULES[family])
+    if labels is None:
+        AutoModel.from_config(config).save_pretrained(folder)
+    else:
+        config.num_labels = labels
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     letter_tokenizer().save(str(folder / "tokenizer.json"))
     return folder

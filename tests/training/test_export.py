@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,16 @@ def test_one_model_without_an_adapter(trained: ExperimentFolder, tmp_path: Path)
     with torch.no_grad():
         assert model(**tokens).logits.shape == (1, 3)
     assert not [file.name for file in done.folder.iterdir() if file.suffix in (".bin", ".pt", ".pkl")]
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora__use_dora": True}])
+def test_a_base_that_was_a_classifier_of_other_classes(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = save_small_model("bert", tmp_path / "model")
+    AutoModelForSequenceClassification.from_pretrained(model, num_labels=5).save_pretrained(model)
+    rows = write_rows(tmp_path / "rows", colour_row, train=48, validation=24)
+    _, folder = train(small_config(model, rows, **changes), tmp_path)
+    for kind in ("adapter", "merged"):
+        assert export_model(folder, tmp_path / kind, kind).difference <= 1e-4
 
 
 def test_the_adapter_as_it_is(trained: ExperimentFolder, tmp_path: Path) -> None:

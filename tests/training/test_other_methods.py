@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter
@@ -18,6 +19,7 @@ from loramill.engine.peft_format import load_adapter, save_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ConfigError
+from loramill.training.export import export_model
 from small_models import padded_inputs, save_small_model, small_base
 from small_modules import save_small_module
 from small_runs import score_row, small_config, topics_row, train, write_rows
@@ -55,6 +57,23 @@ def test_a_family_without_a_fast_path_trains_says_so_and_resumes_exactly(family:
     assert resumed.status == "finished"
     files = [run.final_model / "adapter_model.safetensors" for run in (whole, folder)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("family", ["deberta-v2", "modernbert"])
+def test_the_head_of_a_base_that_was_a_classifier_is_drawn_anew_trains_and_is_saved(
+    family: str, labels: int, tmp_path: Path
+) -> None:
+    model = save_small_module(family, tmp_path / "model", labels=labels)
+    result, folder = train(small_config(model, write_rows(tmp_path / "rows")), tmp_path)
+    assert result.status == "finished"
+    saved = load_file(folder.final_model / "adapter_model.safetensors")
+    (weight,) = [name for name in saved if name.endswith("classifier.weight")]
+    assert len(saved[weight]) == 2
+    if labels == 2:
+        assert not torch.equal(saved[weight], load_file(model / "model.safetensors")["classifier.weight"])
+    for kind in ("adapter", "merged"):
+        assert export_model(folder, tmp_path / kind, kind).difference <= 1e-4
 
 
 @pytest.mark.parametrize(

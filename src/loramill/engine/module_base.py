@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ class TransformersModule:
         return self._host.layers(spec)
 
     def _load(self, labels: int) -> tuple[nn.Module, list[str]]:
-        """The module in float32 or finer, and the names of the weights that the checkpoint does not carry."""
+        """The module in float32 or finer, and the names of the head's weights."""
         from transformers import AutoModelForSequenceClassification
 
         precise = torch.promote_types(self.dtype, torch.float32)
@@ -109,6 +110,7 @@ class TransformersModule:
                     dtype=precise,
                     trust_remote_code=False,
                     use_safetensors=True,
+                    ignore_mismatched_sizes=True,
                     output_loading_info=True,
                 )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -120,7 +122,7 @@ class TransformersModule:
         if model.config.pad_token_id is None:  # decoders look for it to find the last token
             model.config.pad_token_id = model.config.eos_token_id
         model.config.use_cache = False
-        return model.to(self.device).requires_grad_(False).eval(), sorted(info["missing_keys"])
+        return model.to(self.device).requires_grad_(False).eval(), _head_of(model, info)
 
     def classify(
         self, adapters: Sequence[Adapter], batch: Batch, dropout: Mapping[int, DropoutStream], model_type: str
@@ -196,6 +198,15 @@ class ModuleAdapter(Adapter):
     def saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Views of every saved tensor, by PEFT's names."""
         return ((saved, self.tensors[name]) for name, saved in self.saved_names.items())
+
+
+def _head_of(model: nn.Module, info: Mapping[str, Any]) -> list[str]:
+    """The weights that the checkpoint lacks, and all outside the encoder: a head of its own was for other labels."""
+    absent = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    encoder = f"{model.base_model_prefix}."
+    names = [name for name, _ in model.named_parameters()]
+    outside = {name for name in names if not name.startswith(encoder)}
+    return sorted(absent | outside if len(outside) < len(names) else absent)
 
 
 @contextlib.contextmanager

@@ -74,13 +74,13 @@ class PeftHost:
     """A module with PEFT's layers of every kind of adapter in it.
 
     Args:
-        missing: weights that the base checkpoint does not carry: the head. They train, and are saved.
+        head: names of the head's weights. They are drawn anew, train, and are saved.
     """
 
-    def __init__(self, model: nn.Module, missing: Sequence[str]) -> None:
-        self._model, self._missing = model, frozenset(missing)
+    def __init__(self, model: nn.Module, head: Sequence[str]) -> None:
+        self._model, self._head_weights = model, frozenset(head)
         self._automatic = automatic_targets(model)
-        self._head = _head_modules(model, missing)
+        self._head = _head_modules(model, head)
         self._wrapped: PeftModel | None = None
         self._layers: dict[AdapterSpec, MethodLayers] = {}
 
@@ -140,7 +140,7 @@ class PeftHost:
             own = [parameter for parameter, _ in module.named_parameters(recurse=False)]
             before, found, after = f"{path}.".partition(f"{ending}.")
             original = f"{before}.{after}"
-            if found and own and all(f"{original}{parameter}" in self._missing for parameter in own):
+            if found and own and all(f"{original}{parameter}" in self._head_weights for parameter in own):
                 for parameter in module.parameters(recurse=False):
                     parameter._is_hf_initialized = False
                 module._is_hf_initialized = False
@@ -158,11 +158,11 @@ def automatic_targets(model: nn.Module) -> list[str] | str:
     return next((list(names) for names in COMMON_TARGETS if tails.issuperset(names)), "all-linear")
 
 
-def _head_modules(model: nn.Module, missing: Sequence[str]) -> list[str]:
-    """The modules that hold the missing weights: below the classifier's root, or where they are within the encoder."""
+def _head_modules(model: nn.Module, head: Sequence[str]) -> list[str]:
+    """The modules that hold the head's weights: below the classifier's root, or where they are within the encoder."""
     encoder = model.base_model_prefix
     found = []
-    for key in missing:
+    for key in head:
         path = key.rpartition(".")[0]
         parts = path.split(".")
         found.append(path.rpartition(".")[0] or path if parts[0] == encoder else parts[0])

@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from loramill.base_models import BaseModelFiles, locate_base_model
+from loramill.engine.adapters import BaseNeeds, load_any_base
 from loramill.engine.bank import AdapterBank
-from loramill.engine.base import load_base
 from loramill.engine.model_labels import ModelLabels
-from loramill.engine.peft_format import load_adapter
+from loramill.engine.peft_format import CONFIG_FILE, load_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ConflictError, NotFoundError, ReloadMismatchError
-from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.folder import ExperimentFolder, read_json
 from loramill.files import publish_folder, write_json
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def _base_classifier(model: Path, files: BaseModelFiles) -> PreTrainedModel:
             label2id={name: index for index, name in names.items()},
             problem_type=labels.problem_type,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a base that was a classifier brings a head of its own
         )
     return classifier.eval()  # type: ignore[no-any-return]
 
@@ -191,7 +192,9 @@ def _compare(found: Tensor, trained: Tensor) -> float:
 
 
 def _trained_logits(model: Path, files: BaseModelFiles) -> Tensor:
-    base = load_base(files.config, files.weights, dtype=torch.float32, device=torch.device("cpu"))
+    needs = BaseNeeds.of_saved(read_json(model / CONFIG_FILE), max(1, len(ModelLabels.read(model).label_names)))
+    cpu = torch.device("cpu")
+    base = load_any_base(files.config, files.folder, files.weights, dtype=torch.float32, device=cpu, needs=needs)
     rows = tokenize(load_tokenizer(model), PROBES, None, max_length=ModelLabels.read(model).max_length)
     return predict_logits(AdapterBank(base, [load_adapter(model, base)]), 0, rows)
 
