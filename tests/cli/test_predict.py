@@ -157,6 +157,9 @@ def test_an_alias_and_a_stage_of_the_registry(experiments: Experiments, home_dat
         ModelRegistry(session).set_alias("reviews", "a", by="test")
         ModelRegistry(session).set_stage("a", "production", by="test")
     assert [predict(name, "x")[0]["experiment_id"] for name in ("reviews", "production")] == ["a", "a"]
+    with home_database.transaction() as session:
+        ModelRegistry(session).set_alias("production", "b", by="test")
+    assert predict("production", "x")[0]["experiment_id"] == "b"
     with pytest.raises(NotFoundError):
         predict("other", "x")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,15 @@ def test_reindex_leaves_known_rows_alone(database: Database, results: Path, make
 
 
 def test_damaged_folders_are_named_and_passed_over(database: Database, results: Path, make_run) -> None:
-    good, torn, wrong = make_run("good"), make_run("torn"), make_run("wrong")
+    good, torn, wrong, unmeasured = (make_run(name) for name in ("good", "torn", "wrong", "unmeasured"))
+    unmeasured.metrics_file.write_text("{", encoding="utf-8")
+    shutil.copytree(good.path, results / f".deleted-{good.id}")
     (torn.path / "record.json").write_text("{")
     (wrong.path / "record.json").write_text(json.dumps({"name": "x", "created_at": "yesterday"}))
     (results / "unrelated").mkdir()
     report = reindex(database, results)
     assert report.added == (good.id,)
-    assert [experiment_id for experiment_id, _ in report.unreadable] == [torn.id, wrong.id]
+    assert [experiment_id for experiment_id, _ in report.unreadable] == [torn.id, unmeasured.id, wrong.id]
 
 
 def test_nothing_to_index(database: Database, results: Path) -> None:

@@ -46,7 +46,10 @@ def test_other_shapes_have_no_difference(make_run) -> None:
 
 
 def test_the_stored_rows_are_trained_on_again(make_run) -> None:
-    config = config_to_repeat(make_run(config={"data": {"dataset_name": "reviews.csv", "train_samples": 10}}))
+    config = config_to_repeat(
+        make_run(config={"data": {"dataset_name": "reviews.csv", "train_samples": 10, "text_column": "a"}})
+    )
+    assert config.data.text_column is None  # stored rows have names of their own
     assert config.data.dataset_name == "version:v-train+v-eval"
     assert config.data.train_samples is None
     assert config.training.seed == 42

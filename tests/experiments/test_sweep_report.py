@@ -55,3 +55,10 @@ def test_names_are_escaped() -> None:
     assert "<b>" not in chart
     assert "<i>" not in chart
     json.dumps(chart)
+
+
+def test_lists_are_values_like_others() -> None:
+    """Such as target modules."""
+    lines = [CoordinateLine(name, {"lora.target_modules": [name]}) for name in ("query", "value")]
+    picture = parallel_coordinates("Modules", lines, ["lora.target_modules"])
+    assert "[&#x27;query&#x27;]" in picture

@@ -134,6 +134,16 @@ def test_a_tracker_that_fails_is_left_behind(folder: ExperimentFolder, monkeypat
     assert received[-1] is True
 
 
+def test_a_tracker_that_cannot_be_reached_is_left_out(
+    folder: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(folder: object, config: object) -> Any:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setitem(TRACKERS, "wandb", unreachable)
+    assert report(["wandb"], folder) == ["wandb does not receive this run: ConnectionError: nobody answers"]
+
+
 def test_a_missing_package_is_named_before_the_run(folder: ExperimentFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(folder: object, config: object) -> Any:
         import no_such_package  # noqa: F401

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 from starlette.testclient import TestClient
@@ -80,6 +81,16 @@ def test_the_reply_of_the_description(client: TestClient) -> None:
     assert body["latency_ms"] > 0
     assert response.headers["x-loramill-experiment"] == "b"
     assert response.headers["x-loramill-adapter-version"] == body["adapter_version"]
+
+
+def test_an_experiment_may_have_a_name_of_any_letters(experiments: Experiments, serve: Open) -> None:
+    experiments.save_constant("情感 分析", 1)
+    with serve() as client:
+        response = client.post("/predict", json={"text": "x"})
+        assert (response.status_code, response.json()["experiment_id"]) == (200, "情感 分析")
+        assert unquote(response.headers["x-loramill-experiment"]) == "情感 分析"
+        inputs = [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["x"]}]
+        assert client.post(f"/v2/models/{quote('情感 分析')}/infer", json={"inputs": inputs}).status_code == 200
 
 
 def test_a_list_gets_a_list_in_its_order(experiments: Experiments, serve: Open) -> None:

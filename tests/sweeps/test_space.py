@@ -7,6 +7,8 @@ import pytest
 from loramill.errors import ConfigError
 from loramill.sweeps.space import Choice, Range, choose_trials, parse_space
 
+KEYS = ["lora.r", "training.seed", "training.logging_steps", "training.save_steps", "training.eval_steps"]
+
 
 def test_lists_are_choices_and_dots_are_ranges() -> None:
     space = parse_space(["lora.r=4,8", "learning_rate=1e-4..1e-2", "data.max_length=32..64"])
@@ -30,6 +32,13 @@ def test_random_trials_of_lists_never_repeat_and_depend_on_the_seed() -> None:
     assert len({tuple(trial.items()) for trial in drawn}) == 5
     assert drawn == choose_trials(space, "random", 5, seed=1)
     assert drawn != choose_trials(space, "random", 5, seed=2)
+
+
+def test_few_trials_of_a_huge_grid_are_drawn_without_making_it() -> None:
+    space = parse_space([f"{key}={','.join(map(str, range(1, 101)))}" for key in KEYS])
+    trials = space.sample(16, seed=1)
+    assert len({tuple(trial.items()) for trial in trials}) == 16
+    assert all(list(trial) == KEYS for trial in trials)
 
 
 def test_a_wide_range_is_drawn_on_a_logarithmic_scale() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from loramill.experiments.charts import COLOURS, format_number
@@ -44,6 +44,7 @@ def parallel_coordinates(title: str, lines: Sequence[CoordinateLine], axes: Sequ
     """
     if not lines or not axes:
         return ""
+    lines = [replace(line, values={key: _plain(value) for key, value in line.values.items()}) for line in lines]
     placed = [_axis(name, [line.values.get(name) for line in lines]) for name in axes]
     width = 2 * SIDE + AXIS_GAP * max(1, len(axes) - 1)
     parts = [_draw_line(line, placed) for line in sorted(lines, key=lambda line: line.highlighted)]
@@ -54,6 +55,11 @@ def parallel_coordinates(title: str, lines: Sequence[CoordinateLine], axes: Sequ
         f'<rect width="100%" height="100%" fill="#fff"/>'
         f'<text x="12" y="20" font-size="14" font-weight="600">{escape(title)}</text>{"".join(parts)}</svg>\n'
     )
+
+
+def _plain(value: object) -> object:
+    """Lists, such as target modules, as one word."""
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _axis(name: str, values: Sequence[object]) -> _Axis:

@@ -74,7 +74,10 @@ def reindex(database: Database, results_folder: Path) -> ReindexReport:
     records, unreadable = [], []
     for folder in iter_folders(results_folder):
         try:
-            records.append((folder, _read_record(folder)))
+            record = _read_record(folder)
+            folder.read_config_tree()
+            folder.read_metrics()
+            records.append((folder, record))
         except CorruptFileError as error:
             unreadable.append((folder.id, error.message))
     records.sort(key=lambda found: (found[1]["created_at"], found[0].id))
@@ -91,7 +94,8 @@ def reindex(database: Database, results_folder: Path) -> ReindexReport:
 
 def iter_folders(results_folder: Path) -> list[ExperimentFolder]:
     """Every experiment folder, sorted by id: the folders that hold a ``config.yaml``."""
-    return [ExperimentFolder(path.parent) for path in sorted(results_folder.glob("*/config.yaml"))]
+    files = sorted(results_folder.glob("*/config.yaml"))
+    return [ExperimentFolder(file.parent) for file in files if not file.parent.name.startswith(".")]  # half deleted
 
 
 def _describe(store: ExperimentStore, registry: ModelRegistry, experiment_id: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class ModelRegistry:
             select(Experiment.id)
             .join(RegistryEvent, RegistryEvent.experiment_number == Experiment.number)
             .where(Experiment.stage == stage, RegistryEvent.kind == "stage", RegistryEvent.new_value == stage)
-            .order_by(RegistryEvent.number.desc())
+            .order_by(RegistryEvent.at.desc(), RegistryEvent.number.desc())
         )
         found = self._session.scalar(statement.limit(1))
         if found is None:

@@ -58,6 +58,9 @@ def config_to_repeat(original: ExperimentFolder) -> ExperimentConfig:
     tree = original.read_config_tree()
     tree["data"] = {**tree.get("data", {}), "dataset_name": f"version:{data['train']}+{data['eval']}"}
     tree["data"].update(dataset_config=None, train_samples=None, eval_samples=None)
+    tree["data"].update(
+        text_column=None, text_pair_column=None, label_column=None
+    )  # stored rows have names of their own
     return parse_config(tree, source=str(original.config_file))
 
 

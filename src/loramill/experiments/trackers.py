@@ -6,8 +6,10 @@ because somebody else's server does.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -52,7 +54,14 @@ class Trackers:
         warn: Callable[[str], None],
     ) -> None:
         self._warn = warn
-        self._open: dict[str, Tracker] = {name: _open(name, folder, config) for name in dict.fromkeys(names)}
+        self._open: dict[str, Tracker] = {}
+        for name in dict.fromkeys(names):
+            try:
+                self._open[name] = _open(name, folder, config)
+            except NotFoundError:
+                raise
+            except Exception as error:  # a server that cannot be reached, a login that is missing
+                warn(f"{name} does not receive this run: {type(error).__name__}: {error}")
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Pass on the numbers of a ``log`` or ``eval`` event; others are ours alone."""
@@ -115,7 +124,8 @@ class MlflowTracker:
 
     def finish(self, numbers: Mapping[str, float], *, succeeded: bool) -> None:
         self.log(numbers, self._last_step)  # the latest step's value is the one that MLflow shows for the run
-        self._client.set_terminated(self._run_id, "FINISHED" if succeeded else "FAILED")
+        with contextlib.redirect_stdout(sys.stderr):  # MLflow prints where the run is to be seen
+            self._client.set_terminated(self._run_id, "FINISHED" if succeeded else "FAILED")
 
 
 class TensorBoardTracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,10 @@ class RegistryNames:
         try:
             with database.reading() as session:
                 registry = ModelRegistry(session)
-                return registry.newest_in_stage(name) if name in STAGES else registry.resolve(name)
-        except (NotFoundError, DatabaseError):  # no such alias; or no tables yet
+                with contextlib.suppress(NotFoundError):
+                    return registry.resolve(name)
+                return registry.newest_in_stage(name) if name in STAGES else None
+        except (NotFoundError, DatabaseError):  # nothing in this stage; or no tables yet
             return None
 
     def results_of(self, experiment_id: str) -> Path | None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 
+from loramill.errors import LoramillError
 from loramill.inference.answers import read_answer
 from loramill.inference.batcher import Batcher, BatchLimits
 from loramill.inference.model_host import HostOptions, ModelHost
@@ -70,7 +71,10 @@ class ModelService:
             chosen = await self.host.get(self._default)
             await self.host.set_route(DEFAULT_ROUTE, Route(chosen.saved.experiment_id))
         elif self.host.serving.default_is_newest:
-            await self.host.serve_newest()
+            try:
+                await self.host.serve_newest()
+            except LoramillError as error:  # the default of before goes on
+                log.warning("The newest model cannot be served: %s", error.message)
         self._background = [asyncio.create_task(work) for work in (self.host.restore_others(), self._follow())]
         self.ready = True
 

@@ -76,7 +76,7 @@ def find_experiment(results_folder: Path, name: str = LATEST) -> ExperimentFolde
 def finished_experiments(results_folder: Path) -> list[ExperimentFolder]:
     """Every experiment with a model and its metrics, which are written last; the latest finished comes first."""
     finished = []
-    for metrics in results_folder.glob("*/metrics.json"):
+    for metrics in results_folder.glob("[!.]*/metrics.json"):
         folder = ExperimentFolder(metrics.parent)
         if (folder.final_model / WEIGHTS_FILE).is_file():
             finished.append((metrics.stat().st_mtime_ns, folder.id, folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -64,16 +63,24 @@ class SearchSpace:
 
     def grid(self) -> list[Overrides]:
         """Every combination, the last key varying fastest."""
-        keys = [dimension.key for dimension in self.dimensions]
-        values = [dimension.values for dimension in self.dimensions if isinstance(dimension, Choice)]
-        return [dict(zip(keys, combination, strict=True)) for combination in itertools.product(*values)]
+        return [self._combination(number) for number in range(self.combinations or 0)]
 
     def sample(self, trials: int, seed: int) -> list[Overrides]:
         """Random trials; a finite space is drawn from without repetition."""
         generator = random.Random(seed)  # noqa: S311 - a search, no secret
         if self.combinations is not None:
-            return generator.sample(self.grid(), min(trials, self.combinations))
+            chosen = generator.sample(range(self.combinations), min(trials, self.combinations))
+            return [self._combination(number) for number in chosen]
         return [{dimension.key: _draw(dimension, generator) for dimension in self.dimensions} for _ in range(trials)]
+
+    def _combination(self, number: int) -> Overrides:
+        """One of the grid's, counted from 0."""
+        overrides: Overrides = {}
+        for dimension in reversed(self.dimensions):
+            if isinstance(dimension, Choice):
+                number, place = divmod(number, len(dimension.values))
+                overrides[dimension.key] = dimension.values[place]
+        return dict(reversed(overrides.items()))
 
 
 def parse_space(assignments: Sequence[str]) -> SearchSpace:

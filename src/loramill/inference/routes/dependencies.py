@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Depends, Request
 
@@ -20,8 +21,11 @@ Service = Annotated[ModelService, Depends(get_service)]
 
 
 def model_headers(model: ServedModel) -> dict[str, str]:
-    """Which experiment answered, and which version of it: from here a reply is traced back to its data."""
+    """Which experiment answered, and which version of it: from here a reply is traced back to its data.
+
+    A header is ASCII; other letters of a name are written as in a URL.
+    """
     return {
-        "X-Loramill-Experiment": model.saved.experiment_id,
+        "X-Loramill-Experiment": quote(model.saved.experiment_id, safe=" "),
         "X-Loramill-Adapter-Version": model.saved.version,
     }
