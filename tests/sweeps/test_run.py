@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,6 +90,17 @@ def test_an_interrupted_sweep_prunes_the_same_trials(tmp_path: Path) -> None:
     resumed = sweep(tmp_path, broken, halving=halving, resume=True)
     assert [outcome.status for outcome in resumed] == [outcome.status for outcome in expected]
     assert adapters(broken) == adapters(whole)
+
+
+def test_trials_may_cut_texts_at_different_lengths(tmp_path: Path) -> None:
+    trials = make_trials(tmp_path, RATES[2:], [])
+    trees = [trial.config.model_dump(mode="json") for trial in trials]
+    for tree, length in zip(trees, (4, 16), strict=True):
+        tree["data"]["max_length"] = length
+    cut = [replace(trial, config=parse_config(tree)) for trial, tree in zip(trials, trees, strict=True)]
+    outcomes = sweep(tmp_path, cut)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    assert all(outcome.metrics["system"]["reload_difference"] <= 1e-5 for outcome in outcomes)
 
 
 def test_trials_are_told_apart_while_all_of_them_still_guess(tmp_path: Path) -> None:

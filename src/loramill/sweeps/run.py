@@ -175,11 +175,9 @@ def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) 
     for entry, final in zip(entries, finals, strict=True):
         stages.save_model(entry.context, final, entry.data_behind(final))
     exact = stages.load_exact_base(entries[0].context, base)
-    rows = entries[0].data.prepared.eval
-    saved = [SavedModel(e.context.folder.final_model, e.run.trial.adapter) for e in entries]
-    differences = check_reloads(saved, exact, entries[0].data.eval.rows, rows.texts, rows.pairs)
-    for entry, final, difference in zip(entries, finals, differences, strict=True):
-        precision = entry.context.compute.precision
+    differences = _check_reloads(entries, exact)
+    for entry, final in zip(entries, finals, strict=True):
+        precision, difference = entry.context.compute.precision, differences[entry.context.folder.id]
         own = {**system, "precision": precision, "reload_difference": difference, "trials_in_pass": len(entries)}
         metrics = stages.summarise(entry.run, final.evaluation, own)
         entry.context.folder.write_metrics(metrics)
@@ -191,3 +189,17 @@ def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) 
             metric=metric.removeprefix("eval_"),
             score=best_metric_value(final.evaluation.metrics, metric),
         )
+
+
+def _check_reloads(entries: Sequence[Entry], exact: FrozenBase) -> dict[str, float]:
+    """Experiment id -> difference; one fresh process for all that cut texts at the same length."""
+    alike: dict[int, list[Entry]] = {}
+    for entry in entries:
+        alike.setdefault(entry.context.config.data.max_length, []).append(entry)
+    found: dict[str, float] = {}
+    for group in alike.values():
+        tokens, rows = group[0].data.eval.rows, group[0].data.prepared.eval
+        saved = [SavedModel(entry.context.folder.final_model, entry.run.trial.adapter) for entry in group]
+        differences = check_reloads(saved, exact, tokens, rows.texts, rows.pairs)
+        found |= {entry.context.folder.id: own for entry, own in zip(group, differences, strict=True)}
+    return found
