@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from loramill.engine.adapters import BaseNeeds, load_any_base, new_adapter
 from loramill.engine.bank import AdapterBank
@@ -74,6 +74,19 @@ def test_the_head_of_a_base_that_was_a_classifier_is_drawn_anew_trains_and_is_sa
         assert not torch.equal(saved[weight], load_file(model / "model.safetensors")["classifier.weight"])
     for kind in ("adapter", "merged"):
         assert export_model(folder, tmp_path / kind, kind).difference <= 1e-4
+
+
+def test_what_a_language_model_brings_for_the_head_stays_as_it_is(tmp_path: Path) -> None:
+    model = save_small_module("modernbert", tmp_path / "model")
+    torch.manual_seed(1)
+    AutoModelForMaskedLM.from_pretrained(model).save_pretrained(model)
+    base = _module_base(model, BaseNeeds(labels=2))
+    new_adapter(base, AdapterSpec(rank=4, alpha=8, sites=(), dropout=0.0, labels=2, seed=1))
+    own = {
+        name.rpartition(".base_layer")[0] or name: value for name, value in base.module._host._model.named_parameters()
+    }
+    (dense,) = [value for name, value in own.items() if name.endswith("head.dense.weight")]
+    assert torch.equal(dense, load_file(model / "model.safetensors")["head.dense.weight"])
 
 
 @pytest.mark.parametrize(

@@ -201,12 +201,13 @@ class ModuleAdapter(Adapter):
 
 
 def _head_of(model: nn.Module, info: Mapping[str, Any]) -> list[str]:
-    """The weights that the checkpoint lacks, and all outside the encoder: a head of its own was for other labels."""
-    absent = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    """The weights that the checkpoint lacks; of one that was a classifier itself, all outside the encoder."""
+    if info["missing_keys"]:
+        return sorted(info["missing_keys"])
     encoder = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
-    outside = {name for name in names if not name.startswith(encoder)}
-    return sorted(absent | outside if len(outside) < len(names) else absent)
+    outside = [name for name in names if not name.startswith(encoder)]
+    return sorted(outside if len(outside) < len(names) else (key[0] for key in info["mismatched_keys"]))
 
 
 @contextlib.contextmanager
