@@ -12,10 +12,14 @@ import yaml
 from helm_python import Chart, HelmError, HelmRenderError, lint
 
 from deployment_files import CHART, MANIFESTS, ROOT, VALUES, Object, image_of, manifests, pods, rendered
+from loramill.settings import Settings
 
 KUBERNETES = ["1.29", "1.35"]
-OTHERS_KINDS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "Kustomization"}
+OTHERS_KINDS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor", "Kustomization"}
 """Kinds that Kubernetes itself does not know, so that no schema of it can check them."""
+
+OF_A_POD = {"LORAMILL_HOME", "API_PORT", "UI_PORT", "INFERENCE_PORT", "REDIS_PORT"}
+"""Settings that are the same in every pod: its image's folder and ports."""
 
 SOURCES = {"manifests": manifests, **{name: lambda name=name: rendered(name) for name in VALUES}}
 
@@ -108,6 +112,51 @@ def test_each_pod_gets_the_secrets_that_it_needs_and_no_other(found: tuple[Objec
         variables = pod["containers"][0].get("env", [])
         secrets = {one["name"] for one in variables if "valueFrom" in one}
         assert secrets == wanted.get(name, {"DATABASE_URL"}), name
+
+
+def test_every_setting_reaches_the_pods(found: tuple[Object, ...]) -> None:
+    config = next(one["data"] for one in found if one["metadata"]["name"] == "loramill-config")
+    known = {str(field.alias) for field in Settings.model_fields.values()}
+    secrets = {one["name"] for pod in pods(found).values() for one in pod["containers"][0].get("env", [])}
+    for_a_command = {"LORAMILL_NEW_PASSWORD"}
+    assert config.keys() | secrets >= known - OF_A_POD - for_a_command
+    assert config.keys() <= known | {"TZ"}
+
+
+def test_limits_are_those_of_settings_unless_values_say_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings(given: Object) -> Settings:
+        with Chart.load(CHART) as chart:
+            files = chart.render(given, name="loramill", namespace="loramill")
+        (config,) = [text for path, text in files.items() if path.endswith("config.yaml")]
+        for name, value in yaml.safe_load(config)["data"].items():
+            monkeypatch.setenv(name, value)
+        return Settings()
+
+    usual, untouched = settings({}), Settings.model_fields
+    for name in ("submit_limit", "request_limit", "upload_limit_mb", "audit_anchor", "job_seconds"):
+        assert getattr(usual, name) == untouched[name].default, name
+    changed = settings({"limits": {"submit": "5/hour", "uploadMb": 2_000_000}, "worker": {"jobSeconds": 5_000_000}})
+    assert (changed.submit_limit, changed.upload_limit_mb, changed.job_seconds) == ("5/hour", 2_000_000, 5_000_000)
+
+
+def test_prometheus_finds_and_reaches_the_workers() -> None:
+    found = manifests()
+    config = next(one["data"] for one in found if one["metadata"]["name"] == "loramill-config")
+    template = next(
+        one for one in found if one["kind"] == "Deployment" and one["metadata"]["name"] == "loramill-worker"
+    )
+    told = template["spec"]["template"]["metadata"]["annotations"]
+    (port,) = template["spec"]["template"]["spec"]["containers"][0]["ports"]
+    policy = next(
+        one for one in found if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "loramill-worker"
+    )
+    (opened,) = policy["spec"]["ingress"][0]["ports"]
+    assert config["LORAMILL_WORKER_METRICS_ADDRESS"] == "0.0.0.0"
+    assert {told["prometheus.io/port"], str(port["containerPort"]), str(opened["port"])} == {
+        config["LORAMILL_WORKER_METRICS_PORT"]
+    }
+    monitor = next(one for one in rendered("values.prod.yaml") if one["kind"] == "PodMonitor")
+    assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == [port["name"]]
 
 
 def test_no_secret_has_a_value(found: tuple[Object, ...]) -> None:

@@ -126,6 +126,13 @@ def test_variables_are_ones_that_loramill_reads(environment: dict[str, str]) -> 
 
 def test_prometheus_scrapes_services_that_are_there(environment: dict[str, str]) -> None:
     scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
-    targets = [job["static_configs"][0]["targets"][0].split(":") for job in scraped["scrape_configs"]]
+    jobs = {job["job_name"]: job for job in scraped["scrape_configs"]}
     found = services(environment)
-    assert all(int(port) in {one["target"] for one in found[name]["ports"]} for name, port in targets)
+    for name in ("api", "inference"):
+        (target,) = jobs[f"loramill-{name}"]["static_configs"][0]["targets"]
+        assert target in {f"{name}:{one['target']}" for one in found[name]["ports"]}
+    (workers,) = jobs["loramill-worker"]["dns_sd_configs"]
+    told = found["worker"]["environment"]
+    assert workers["names"] == ["worker"]
+    assert str(workers["port"]) == told["LORAMILL_WORKER_METRICS_PORT"]
+    assert told["LORAMILL_WORKER_METRICS_ADDRESS"] == "0.0.0.0"

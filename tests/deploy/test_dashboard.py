@@ -6,9 +6,12 @@ import json
 import re
 from typing import Any
 
+from prometheus_client import generate_latest
+
 from deployment_files import CHART
 from loramill.inference.telemetry import Telemetry
 from loramill.monitor.prometheus import render_service_metrics
+from loramill.monitor.worker_metrics import WorkerMetrics
 
 DASHBOARD: dict[str, Any] = json.loads((CHART / "dashboards" / "loramill.json").read_text(encoding="utf-8"))
 
@@ -20,7 +23,10 @@ def expressions() -> list[str]:
 def known_metrics() -> set[str]:
     telemetry = Telemetry()
     telemetry.observe_gauges(lambda: 0, lambda: 0, lambda: 0)
-    pages = render_service_metrics({"SUCCESS": 1}, 0).decode() + telemetry.render().decode()
+    worker = WorkerMetrics(lambda: 0.0)
+    worker.attempt_ended("SUCCESS", 1.0)
+    services = [render_service_metrics({"SUCCESS": 1}, 0), telemetry.render(), generate_latest(worker.registry)]
+    pages = b"".join(services).decode()
     families = re.findall(r"^# TYPE (\w+) (\w+)$", pages, re.MULTILINE)
     parts = {"histogram": ["_bucket", "_sum", "_count"]}
     return {name + part for name, kind in families for part in parts.get(kind, [""])}
