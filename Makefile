@@ -162,20 +162,20 @@ restart-services: ## Restart the containers, or service=NAME alone.
 logs-services: ## Show the containers' newest lines; service=NAME for one, follow=1 goes on.
 	@FOLLOW=$(follow) deploy/services.sh logs $(service)
 
-docker-build: ## Build the images; target="worker-cuda inference-cuda" for other ones.
-	@deploy/services.sh build $(target)
+docker-build: ## Build the images; full=1 for production, target=worker-cuda for that one.
+	@FULL=$(full) deploy/services.sh build $(target)
 
 k8s-setup: ## Make the namespace and its Secret in the cluster that kubectl is set to.
 	@k8s/k8s.sh setup
 
-k8s-build: ## Build the images and hand them to kind, minikube or a registry.
-	@k8s/k8s.sh build
+k8s-build: ## Build the images, full=1 as above, for kind, minikube or a registry.
+	@FULL=$(full) k8s/k8s.sh build
 
 k8s-deploy: ## Apply the manifests, or install the chart with values=FILE.
 	@VALUES=$(values) k8s/k8s.sh deploy
 
 k8s-quick-deploy: ## All of it: k8s-setup, k8s-build, k8s-deploy.
-	@VALUES=$(values) k8s/k8s.sh quick-deploy
+	@VALUES=$(values) FULL=$(full) k8s/k8s.sh quick-deploy
 
 k8s-port-forward: ## Page, API and inference on this machine, until Ctrl-C.
 	@k8s/k8s.sh port-forward

@@ -25,16 +25,15 @@ find_compose() {
     fi
 }
 
-setting() { # NAME DEFAULT: from the environment, else from .env
-    local value=${!1:-}
-    [ -n "$value" ] || value=$(sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1)
-    echo "${value:-$2}"
+setting() { # NAME DEFAULT
+    deploy/setting.sh "$@"
 }
 
 image() {
     echo "$(setting IMAGE_PREFIX loramill)-$1:$(setting IMAGE_TAG latest)"
 }
 
+# Quick: the images for CPUs, with every layer that is still right. FULL=1: those for GPUs as well, over the newest base.
 # WHEELHOUSE: a folder of wheels, or an image that holds one. PYTHON_IMAGE, TORCH_CPU_INDEX, SAMPLES, PIP_NO_INDEX: see
 # the Dockerfile.
 build() {
@@ -53,7 +52,9 @@ build() {
         [ -z "${!name+set}" ] || arguments+=(--build-arg "$name=${!name}")
     done
     arguments+=(--build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
-    [ $# -gt 0 ] || set -- api ui worker inference
+    # A wheelhouse's image is on this machine alone, and cannot be pulled.
+    [ -z "${FULL:-}" ] || [ "$wheelhouse" != scratch ] || arguments+=(--pull)
+    [ $# -gt 0 ] || set -- api ui worker inference ${FULL:+worker-cuda inference-cuda}
     for name in "$@"; do
         echo "Building $(image "$name")"
         DOCKER_BUILDKIT=1 docker build "${arguments[@]}" --target "$name" --tag "$(image "$name")" .

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # loramill on Kubernetes: `k8s.sh` alone says what it can do. The Makefile's k8s-* targets call it.
 #
-# It works on the cluster that kubectl is set to, in NAMESPACE (default: loramill). With VALUES=FILE, IMAGE_PREFIX or
-# IMAGE_TAG, the Helm chart is installed; else the manifests are applied as they are.
+# It works on the cluster that kubectl is set to, in NAMESPACE (default: loramill). With VALUES=FILE, or with IMAGE_PREFIX
+# or IMAGE_TAG of the environment or .env, the Helm chart is installed; else the manifests are applied as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ usage() {
     cat <<'TEXT'
 usage: k8s/k8s.sh COMMAND
   setup                make the namespace, and a Secret with random values when there is none
-  build                build the images, and hand them to kind or minikube, or push them
+  build                build the images, and hand them to kind or minikube, or push them; FULL=1 for GPUs as well
   deploy               apply the manifests, or install the chart with VALUES=FILE; wait until all is ready
   quick-deploy         setup, build, deploy
   port-forward         page, API and inference on this machine, until Ctrl-C
@@ -53,8 +53,8 @@ require_service() { # NAME
     esac
 }
 
-uses_chart() {
-    [ -n "${VALUES:-}${IMAGE_PREFIX:-}${IMAGE_TAG:-}" ]
+setting() { # NAME DEFAULT
+    deploy/setting.sh "$@"
 }
 
 random_hex() {
@@ -88,10 +88,12 @@ setup() {
 build() {
     require docker "to build the images"
     deploy/services.sh build
-    local image context prefix=${IMAGE_PREFIX:-loramill}
+    local name image context prefix tag
+    prefix=$(setting IMAGE_PREFIX loramill)
+    tag=$(setting IMAGE_TAG latest)
     context=$(kubectl config current-context 2>/dev/null || true)
-    for name in api ui worker inference; do
-        image=$prefix-$name:${IMAGE_TAG:-latest}
+    for name in api ui worker inference ${FULL:+worker-cuda inference-cuda}; do
+        image=$prefix-$name:$tag
         case $context in
             kind-*)
                 require kind "to hand images to the cluster $context"
@@ -106,17 +108,25 @@ build() {
     done
 }
 
+install_chart() { # OPTIONS OF HELM
+    require helm "to install the chart; without VALUES, IMAGE_PREFIX and IMAGE_TAG kubectl is enough"
+    helm upgrade --install "$RELEASE" k8s/chart --namespace "$NAMESPACE" "$@" --wait --timeout 15m
+}
+
 deploy() {
     require_cluster
     in_namespace get secret "$RELEASE" >/dev/null 2>&1 ||
         fail "There is no Secret $RELEASE in namespace $NAMESPACE. Make it with: make k8s-setup"
-    if uses_chart; then
-        require helm "to install the chart; without VALUES, IMAGE_PREFIX and IMAGE_TAG kubectl is enough"
-        local arguments=()
-        [ -z "${VALUES:-}" ] || arguments+=(--values "$VALUES")
-        [ -z "${IMAGE_PREFIX:-}" ] || arguments+=(--set "image.prefix=$IMAGE_PREFIX")
-        [ -z "${IMAGE_TAG:-}" ] || arguments+=(--set-string "image.tag=$IMAGE_TAG")
-        helm upgrade --install "$RELEASE" k8s/chart --namespace "$NAMESPACE" "${arguments[@]}" --wait --timeout 15m
+    if [ -n "${VALUES:-}" ]; then # it names the images, unless the environment does
+        install_chart --values "$VALUES" ${IMAGE_PREFIX:+--set "image.prefix=$IMAGE_PREFIX"} \
+            ${IMAGE_TAG:+--set-string "image.tag=$IMAGE_TAG"}
+        return
+    fi
+    local prefix tag
+    prefix=$(setting IMAGE_PREFIX loramill)
+    tag=$(setting IMAGE_TAG latest)
+    if [ "$prefix:$tag" != loramill:latest ]; then
+        install_chart --set "image.prefix=$prefix" --set-string "image.tag=$tag"
         return
     fi
     [ "$NAMESPACE" = loramill ] || fail "The manifests are for the namespace loramill; the chart goes elsewhere: set VALUES."
@@ -142,9 +152,9 @@ port_forward() {
         forwards+=($!)
         echo "$1  http://localhost:$2"
     }
-    forward ui "${UI_PORT:-8501}" 8501
-    forward api "${API_PORT:-8000}" 8000
-    forward inference "${INFERENCE_PORT:-8002}" 8002
+    forward ui "$(setting UI_PORT 8501)" 8501
+    forward api "$(setting API_PORT 8000)" 8000
+    forward inference "$(setting INFERENCE_PORT 8002)" 8002
     echo "Ctrl-C ends it."
     local forward
     while sleep 1; do

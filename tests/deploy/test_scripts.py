@@ -16,6 +16,7 @@ from docker_stack import wait_until
 SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for folder in ("deploy", "k8s", "tests") for path in (ROOT / folder).rglob("*.sh")
 )
+CPU_IMAGES = ("api", "ui", "worker", "inference")
 BASICS = ("bash", "sh", "make", "awk", "sed", "grep", "od", "tr", "cat", "dirname", "env", "cp", "mv", "tail")
 
 RECORDER = """#!/bin/sh
@@ -154,6 +155,62 @@ def test_deploy_with_values_installs_the_chart(cluster: dict[str, str]) -> None:
     (command,) = [line for line in asked(cluster) if line.startswith("helm")]
     assert "upgrade --install loramill k8s/chart --namespace loramill" in command
     assert "--values k8s/chart/values.prod.yaml --set-string image.tag=1.2 --wait" in command
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, cluster: dict[str, str]) -> Path:
+    """A copy whose .env names images of its own, and a Docker that writes down what it was asked for."""
+    shutil.copy(tmp_path / "bin" / "kubectl", tmp_path / "bin" / "docker")
+    folder = tmp_path / "checkout"
+    for part in ("deploy", "k8s"):
+        shutil.copytree(ROOT / part, folder / part)
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / ".env").write_text("IMAGE_PREFIX=registry.example.com/team/loramill\nIMAGE_TAG=1.2\n")
+    return folder
+
+
+def test_images_that_dotenv_names_are_built_pushed_and_deployed(checkout: Path, cluster: dict[str, str]) -> None:
+    run("make", "k8s-quick-deploy", env=cluster, cwd=checkout, check=True)
+    commands = asked(cluster)
+    built = [line.split(" --tag ")[1].removesuffix(" .") for line in commands if line.startswith("docker build")]
+    assert built == [f"registry.example.com/team/loramill-{name}:1.2" for name in CPU_IMAGES]
+    assert [line.removeprefix("docker push ") for line in commands if "push" in line] == built
+    (installed,) = [line for line in commands if line.startswith("helm")]
+    assert "--set image.prefix=registry.example.com/team/loramill --set-string image.tag=1.2" in installed
+
+
+def test_a_values_file_wins_over_dotenv(checkout: Path, cluster: dict[str, str]) -> None:
+    Path(cluster["HAS_SECRET"]).touch()
+    run("make", "k8s-deploy", "values=k8s/chart/values.prod.yaml", env=cluster, cwd=checkout, check=True)
+    (installed,) = [line for line in asked(cluster) if line.startswith("helm")]
+    assert "--values k8s/chart/values.prod.yaml --wait" in installed
+
+
+def test_ports_of_dotenv_are_forwarded(checkout: Path, cluster: dict[str, str]) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write("UI_PORT=18501\n")
+    kubectl = Path(cluster["PATH"]) / "kubectl"
+    kubectl.write_text("#!/bin/sh\n")
+    done = run("make", "k8s-port-forward", env=cluster, cwd=checkout)
+    assert "ui  http://localhost:18501" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["docker-build", "k8s-build"])
+def test_a_full_build_takes_the_newest_base_and_makes_the_images_for_gpus(
+    target: str, checkout: Path, cluster: dict[str, str]
+) -> None:
+    def built(*arguments: str) -> list[str]:
+        Path(cluster["RECORD"]).unlink(missing_ok=True)
+        run("make", target, *arguments, env=cluster, cwd=checkout, check=True)
+        return [line for line in asked(cluster) if line.startswith("docker build")]
+
+    quick, full = built(), built("full=1")
+    assert [re.findall(r"--target (\S+)", line) for line in quick] == [[name] for name in CPU_IMAGES]
+    assert [re.findall(r"--target (\S+)", line) for line in full] == [
+        [name] for name in (*CPU_IMAGES, "worker-cuda", "inference-cuda")
+    ]
+    assert not any("--pull" in line for line in quick)
+    assert all("--pull" in line for line in full)
 
 
 @pytest.mark.parametrize(
