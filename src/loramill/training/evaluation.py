@@ -101,7 +101,8 @@ def _predict(bank: AdapterBank, adapter: int, data: LabelledTokens) -> Tensor:
 def best_metric_value(metrics: dict[str, Any], name: str) -> float:
     """The metric that chooses the best checkpoint, turned so that more is better.
 
-    A correlation with predictions that are all the same is undefined, and counts as none.
+    A metric that is undefined for these rows, such as a correlation with predictions that are all the same or the AUC
+    of rows of one class, counts as 0.
 
     Raises:
         ConfigError: the evaluation has no such number; says which it has.
