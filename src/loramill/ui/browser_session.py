@@ -52,10 +52,9 @@ async def close_session(request: Request) -> Response:
         return Response(status_code=403)
     name = cookie_name(request.url.port)
     reply = Response(status_code=204)
-    if sign_ins().find(request.cookies.get(name)) is not None:
-        return reply
-    sign_ins().forget(request.cookies.get(name))
-    reply.delete_cookie(name, **_safe(request))
+    if sign_ins().find(cookie := request.cookies.get(name)) is None:
+        sign_ins().forget(cookie)
+        reply.delete_cookie(name, **_safe(request))
     return reply
 
 
