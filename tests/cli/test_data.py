@@ -96,6 +96,20 @@ def test_clean_writes_new_files_and_a_record_and_leaves_the_original(source: Pat
     assert read("validate", folder / "train.jsonl")["finding_counts"] == {}
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", "changes.jsonl"])
+def test_clean_never_writes_to_the_file_or_folder_that_it_read(source: Path, home: Path, name: str) -> None:
+    folder = home / "mine"
+    folder.mkdir()
+    original = source.rename(folder / name)
+    content = original.read_bytes()
+    with pytest.raises(ConflictError, match="the original stays"):
+        run("clean", original, "--output", folder, "--force")
+    original.rename(folder / "train.jsonl")
+    with pytest.raises(ConflictError, match="the original stays"):
+        run("clean", folder, "--output", folder, "--format", "csv")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"train.jsonl": content}
+
+
 def test_versions_are_stored_listed_compared_and_restored(source: Path, home: Path) -> None:
     first = read("version", source, "--tag", "raw", "--description", "as it came")["train"]
     assert first["is_new"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from loramill.data.html_report import render_report
 from loramill.data.sources import SourceData
 from loramill.data.validator import DataValidator
 from loramill.data.version_manager import DataVersionManager
-from loramill.errors import DataError
+from loramill.errors import ConflictError, DataError
 from loramill.files import write_atomic
 from loramill.settings import Settings
 
@@ -102,9 +103,12 @@ def clean(
     config, data = read_source(context, source, settings)
     cleaned = clean_splits(data.splits, config.data.validation_rules)
     folder = output or settings.data_folder / "cleaned" / _folder_name(data.origin)
+    files = {name: folder / f"{name}.{file_format}" for name in cleaned.splits}
+    record = folder / "changes.jsonl"
+    _refuse_to_touch(Path(config.data.dataset_name), folder, [*files.values(), record])
     for name, rows in cleaned.splits.items():
-        write_table(source_table(rows), folder / f"{name}.{file_format}", replace=replace)
-    write_json_lines((change.as_dict() for change in cleaned.changes), folder / "changes.jsonl")
+        write_table(source_table(rows), files[name], replace=replace)
+    write_json_lines((change.as_dict() for change in cleaned.changes), record)
     versions = _store_both(DataVersionManager(settings.data_folder), data, cleaned)
     if as_json:
         print_json({"folder": str(folder), "changes": cleaned.summary, "versions": versions})
@@ -113,6 +117,21 @@ def clean(
     for what, count in cleaned.summary.items():
         typer.echo(f"{count:>8,}  {what}")
     typer.echo(f"{len(cleaned.changes):,} changes; clean files and changes.jsonl are in {folder}.")
+
+
+def _refuse_to_touch(original: Path, folder: Path, files: Sequence[Path]) -> None:
+    """The file or folder that was read is never written to, not even with ``--force``.
+
+    Raises:
+        ConflictError: a clean file would take its place, or lie among its files.
+    """
+    touched = next(
+        (path for path in (folder, *files) if path.exists() and original.exists() and path.samefile(original)), None
+    )
+    if touched is not None:
+        raise ConflictError(
+            f"{touched} is what is cleaned, and the original stays.", fix="Name another folder with --output."
+        )
 
 
 def _store_both(manager: DataVersionManager, data: SourceData, cleaned: Cleaned) -> dict[str, dict[str, object]]:
