@@ -8,7 +8,7 @@ import pytest
 
 from loramill.data.delimited import find_dialect, read_delimited
 from loramill.data.tables import FileRows
-from loramill.data.text_input import ReadLimits
+from loramill.data.text_input import HEAD, ReadLimits
 from loramill.errors import DataTooLargeError, EmptyDatasetError, UnreadableDataError
 
 PLAIN = [("good, very good", "1"), ("bad", "0"), ("so-so", "1"), ("never again", "0")]
@@ -58,6 +58,14 @@ def test_a_tsv_with_stray_quotes_is_read_without_quoting(tmp_path: Path) -> None
     assert rows_of(file)[-1] == ('"never closed', "1")
 
 
+def test_long_quoted_texts_of_several_paragraphs_are_read_with_quotes(tmp_path: Path) -> None:
+    text = "\n\n".join(["A paragraph, with commas, of some length."] * 200)
+    assert len(text) * 60 > HEAD > len(text) * 20
+    file = read(tmp_path / "rows.csv", "text,label\n" + "".join(f'"{text}",{number % 2}\n' for number in range(60)))
+    assert rows_of(file) == [(text, str(number % 2)) for number in range(60)]
+    assert file.findings == ()
+
+
 def test_a_stray_quote_far_down_is_reported_and_its_rows_are_saved(tmp_path: Path) -> None:
     lines = [f"text number {number},{number % 2}" for number in range(1000)]
     lines[700] = '"never closed,1'
@@ -88,6 +96,13 @@ def test_a_file_without_a_header_is_recognised(tmp_path: Path) -> None:
 def test_labels_alone_show_that_there_is_no_header(tmp_path: Path) -> None:
     file = read(tmp_path / "rows.csv", "a fine film,good\na bad film,bad\nanother one,good\nand another,bad\n")
     assert file.table.num_rows == 4
+
+
+def test_a_header_that_comes_again_soon_is_still_the_header(tmp_path: Path) -> None:
+    part = "text,label\na fine film,good\na bad film,bad\nanother one,good\n"
+    file = read(tmp_path / "rows.csv", part + part)
+    assert file.table.column_names == ["text", "label"]
+    assert file.table.num_rows == 7
 
 
 def test_empty_values_stay_empty_texts(tmp_path: Path) -> None:

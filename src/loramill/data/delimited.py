@@ -116,15 +116,18 @@ def _consistency(head: str, separator: str, quoted: bool) -> float:
     """Share of rows that have the most frequent number of columns; 0 for a single column or broken quotes."""
     quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     counts: dict[int, int] = {}
-    rows = csv.reader(io.StringIO(head, newline=""), delimiter=separator, quoting=quoting, strict=quoted)
+    lines = list(io.StringIO(head, newline=""))
+    rows, whole_lines = csv.reader(lines, delimiter=separator, quoting=quoting, strict=quoted), 0
     try:
         for number, row in enumerate(rows):
             if number == SNIFFED_LINES:
                 break
+            whole_lines = rows.line_num
             if row:
                 counts[len(row)] = counts.get(len(row), 0) + 1
     except csv.Error:
-        if sum(counts.values()) < SNIFFED_LINES // 2:
+        is_cut_value = rows.line_num == len(lines) <= 2 * whole_lines  # the head ends within a value of several lines
+        if not is_cut_value and sum(counts.values()) < SNIFFED_LINES // 2:
             return 0.0
     most = max(counts, key=lambda columns: counts[columns], default=0)
     return counts[most] / sum(counts.values()) if most > 1 else 0.0
@@ -153,8 +156,12 @@ def _header(path: Path, facts: TextFacts, dialect: Dialect, limits: ReadLimits) 
 
 
 def _is_header(head: Sequence[Sequence[str]]) -> bool:
-    """Names are short, distinct, no numbers, and do not come again as values in their column."""
-    first, rest = head[0], [row for row in head[1:] if len(row) == len(head[0])]
+    """Names are short, distinct, no numbers, and do not come again as values in their column.
+
+    The whole line may come again, as in files that were joined: the rule ``header_in_rows`` reports that.
+    """
+    first = head[0]
+    rest = [row for row in head[1:] if len(row) == len(first) and row != first]
     if any(_is_number(value) for value in first) or any(len(value) > 80 for value in first):
         return False
     return not any(
