@@ -23,12 +23,18 @@ def canonical(values: list[object], names: tuple[str, ...] | None = None, kind: 
         ([True, False], ["true", "false"]),
         ([" good ", "bad", "  "], ["good", "bad", None]),
         ([0.1, 0.25], ["0.1", "0.25"]),
-        (["0.10", "2"], ["0.1", "2.0"]),
+        (["0.10", "2.0"], ["0.1", "2"]),
+        (["01", "1", "10"], ["01", "1", "10"]),
+        (["1_2", "12"], ["1_2", "12"]),
+        (["9007199254740992", "9007199254740993.0"], ["9007199254740992", "9007199254740993"]),
+        ([2**53, 2**53 + 1], ["9007199254740992", "9007199254740993"]),
+        (["+1", "-0", "1e3"], ["1", "0", "1000"]),
         ([[1, 2], [], None], [["1", "2"], [], None]),
         ([["joy", ""], ["joy", None], [None], ["calm"]], [["joy"], ["joy"], [], ["calm"]]),
         ([[0, 1, 0, 1], [0, 0, 0, 0], None, [1, 0, 0, 0]], [["1", "3"], [], None, ["0"]]),
         ([[0.0, 1.0], [1.0, None]], [["1"], ["0"]]),
         ([[True, True], [False, True]], [["0", "1"], ["1"]]),
+        ([["0", "1"], ["1", "0"]], [["0", "1"], ["1", "0"]]),
         ([[0], [1], [0]], [["0"], ["1"], ["0"]]),
         ([[0, 1], [1]], [["0", "1"], ["1"]]),
         ([[0, 2], [1, 0]], [["0", "2"], ["1", "0"]]),
@@ -37,7 +43,21 @@ def canonical(values: list[object], names: tuple[str, ...] | None = None, kind: 
     ],
 )
 def test_a_label_has_one_spelling(written: list[object], expected: list[object]) -> None:
-    assert canonical(written).to_pylist() == expected
+    spelled = canonical(written)
+    assert spelled.to_pylist() == expected
+    assert canonical_labels(spelled).to_pylist() == expected
+    assert [canonical_labels(spelled.slice(row, 1))[0].as_py() for row in range(len(spelled))] == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[[1]], [[0]]], [[{"name": "a"}]], [{"name": "a"}], [b"\xff"]],
+    ids=["lists", "objects", "object", "bytes"],
+)
+def test_what_is_no_label_is_refused_by_name(values: list[object]) -> None:
+    with pytest.raises(LabelError, match="not labels") as caught:
+        canonical(values)
+    assert "data.label_column" in str(caught.value.fix)
 
 
 def test_numbers_of_declared_classes_outside_their_names_are_no_labels() -> None:
@@ -61,6 +81,7 @@ def test_a_dictionary_column_is_read_like_its_values() -> None:
         (["b", "a"], None, ("a", "b"), "single_label_classification"),
         ([10, 2, 1], None, ("1", "2", "10"), "single_label_classification"),
         ([0, 2], 3, ("0", "1", "2"), "single_label_classification"),
+        (["01", "10", "02"], 3, ("01", "02", "10"), "single_label_classification"),
         ([-1, 1], 2, ("-1", "1"), "single_label_classification"),
         ([0.5, 1.0], None, ("score",), "regression"),
         ([0, 1, 2], 1, ("score",), "regression"),

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 
-from data_rows import Load, clean_texts, write_rows
+from data_rows import Load, MakeRows, clean_texts, write_rows
 from hub_server import running_hub
 from loramill.config.schema import DataConfig
 from loramill.data.sources import load_source
+from loramill.data.version_manager import DataVersionManager
 from loramill.errors import (
     DatasetNotFoundError,
     EmptyDatasetError,
@@ -41,6 +43,17 @@ def test_a_sample_comes_with_credit_and_names(load: Load) -> None:
     assert source.label_names == ("negative", "positive")
     assert "isnowfy" in source.notes[0]
     assert source.eval_name == "validation"
+
+
+@pytest.mark.parametrize("labels", [["1.0", "2.0", "two"], [["0", "1"], ["1", "0"], ["2"]]], ids=["names", "lists"])
+def test_a_part_of_the_rows_has_the_same_labels_when_it_is_read_again(
+    load: Load, tmp_path: Path, make_rows: MakeRows, labels: list[object]
+) -> None:
+    part = make_rows(clean_texts(3), labels).take(np.asarray([0, 1]))
+    stored = DataVersionManager(tmp_path / "data").create(part).version
+    again = load(f"version:{stored.id}").splits["train"]
+    assert again.labels.equals(part.labels)
+    assert DataVersionManager(tmp_path / "data").create(again).version.id == stored.id
 
 
 @pytest.mark.parametrize(
@@ -114,6 +127,7 @@ import json, sys
 from pathlib import Path
 from loramill.config.schema import DataConfig
 from loramill.data.sources import load_source
+from loramill.data.version_manager import DataVersionManager
 from loramill.errors import DatasetNotFoundError
 try:
     source = load_source(DataConfig(dataset_name=sys.argv[1]), Path(sys.argv[2]))

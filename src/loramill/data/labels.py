@@ -1,14 +1,16 @@
 """Labels: from whatever a source writes to class numbers, and back.
 
 A label has one canonical spelling (``1``, ``1.0`` and ``"1"`` are all ``"1"``), so that the same rows read from
-csv and from parquet are the same rows.
+csv and from parquet are the same rows. Codes such as ``"01"`` are names, and stay as they are written.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 MAX_CLASSES = 10_000
 BINARY = ({"0", "1"}, {"false", "true"})
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+PADDED = re.compile(r"[+-]?0\d.*", re.ASCII)
+"""A number with zeros before it, as codes have them."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,14 @@ class LabelSet:
 def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None) -> pa.Array:
     """Labels in their canonical spelling: strings, or lists of strings; null where there is none.
 
-    Vectors of 0 and 1, one place for each class, become lists of the classes that have a 1.
+    Vectors of the numbers 0 and 1, one place for each class, become lists of the classes that have a 1.
 
     Args:
         column: labels as a reader gave them.
         names: class names of the source, when integers stand for them; others (``-1``) then mean "no label".
+
+    Raises:
+        LabelError: the column holds objects, lists of lists, or bytes that are no text.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -62,14 +70,19 @@ def canonical_labels(column: pa.ChunkedArray, names: Sequence[str] | None = None
         flat = flat.cast(pa.list_(flat.type.value_type))
     if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
         edges = to_numpy(flat.offsets) - flat.offsets[0].as_py()
+        if pa.types.is_nested(flat.type.value_type):
+            raise _not_labels(flat.type)
         inner = canonical_labels(flat.flatten(), names)
-        if not names:
+        if not names and _is_numeric_type(flat.type.value_type):
             inner = _from_multi_hot(inner, np.diff(edges)[valid_rows(flat)])
         offsets = np.concatenate([[0], np.cumsum(valid_rows(inner))])[edges]
         return pa.ListArray.from_arrays(from_numpy(offsets).cast(pa.int32()), inner.drop_null(), mask=flat.is_null())
     if pa.types.is_floating(flat.type):
         flat = pc.if_else(pc.is_finite(flat), flat, pa.nulls(len(flat), flat.type))
-    coded = flat.cast(pa.string()).dictionary_encode()
+    try:
+        coded = flat.cast(pa.string()).dictionary_encode()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise _not_labels(flat.type) from None
     spelling = _spellings(coded.dictionary.to_pylist(), names)
     return strings(spelling).cast(pa.string()).take(coded.indices)
 
@@ -144,10 +157,7 @@ def preferred_spellings(counts: Mapping[str, int]) -> dict[str, str]:
 
 def canonical_number(label: str) -> float | None:
     """The finite number that a label stands for, or ``None``."""
-    try:
-        value = float(label)
-    except ValueError:
-        return None
+    value = float(label) if NUMBER.fullmatch(label) else math.nan
     return value if math.isfinite(value) else None
 
 
@@ -160,12 +170,29 @@ def _folded(label: str) -> str:
 def _spellings(written: Sequence[str | None], names: Sequence[str] | None) -> list[str | None]:
     stripped = [None if text is None or not text.strip() else text.strip() for text in written]
     values = _numeric([text for text in stripped if text is not None])
-    if not values:
-        return stripped
-    if names:
+    if values and names:
         return [None if text is None else _class_number(values[text], len(names)) for text in stripped]
-    whole = all(value.is_integer() for value in values.values())
-    return [None if text is None else str(int(values[text]) if whole else values[text]) for text in stripped]
+    if not values or any(PADDED.fullmatch(text) for text in values):
+        return stripped
+    return [None if text is None else _spelled_number(text, values[text]) for text in stripped]
+
+
+def _spelled_number(text: str, value: float) -> str:
+    """Whole numbers with every digit, also those that a float cannot hold."""
+    return str(round(Decimal(text))) if value.is_integer() else str(value)
+
+
+def _is_numeric_type(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return any(is_kind(kind) for is_kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
+
+
+def _not_labels(kind: pa.DataType) -> LabelError:
+    return LabelError(
+        f"The label column holds values of the type {kind}, not labels.",
+        fix="Name another one with data.label_column.",
+    )
 
 
 def _from_multi_hot(labels: pa.Array, lengths: NDArray[np.int64]) -> pa.Array:
@@ -219,11 +246,10 @@ def _in_order(seen: Sequence[str], values: Mapping[str, float], num_labels: int 
     """Class names in their order; numbers 0..n-1 are filled up to ``num_labels`` when a class has no row."""
     if not values:
         return sorted(seen)
-    ordered = sorted(seen, key=values.__getitem__)
-    whole = [int(value) for value in values.values() if value.is_integer()]
-    if num_labels is not None and len(whole) == len(values) and 0 <= min(whole) <= max(whole) < num_labels:
-        return [str(number) for number in range(num_labels)]
-    return ordered
+    numbers = [str(number) for number in range(num_labels or 0)]
+    if set(seen) <= set(numbers):
+        return numbers
+    return sorted(seen, key=lambda name: (values[name], name))
 
 
 def _check_class_count(names: Sequence[str], num_labels: int | None) -> None:

@@ -104,11 +104,12 @@ def canonical_rows(name: str, file: FileRows, columns: Columns, label_names: Seq
                 f"The {name} split has no column '{column}'; it has {', '.join(table.column_names[:20])}.",
                 fix="Give every split the same columns.",
             )
+    labels = table[columns.label]
     return SplitRows(
         name=name,
         texts=_texts(table[columns.text]),
         pairs=_texts(table[columns.text_pair]) if columns.text_pair else None,
-        labels=canonical_labels(table[columns.label], label_names),
+        labels=_stored_labels(labels) if file.is_stored else canonical_labels(labels, label_names),
         row_ids=file.row_ids,
         columns=columns,
     )
@@ -151,6 +152,12 @@ def slices(rows: int, size: int) -> Iterator[tuple[int, int]]:
     """(start, length) of consecutive parts of at most ``size`` rows."""
     for start in range(0, rows, size):
         yield start, min(size, rows - start)
+
+
+def _stored_labels(column: pa.ChunkedArray) -> pa.Array:
+    import pyarrow as pa
+
+    return column.combine_chunks() if pa.types.is_list(column.type) else column.cast(pa.string()).combine_chunks()
 
 
 def _texts(column: pa.ChunkedArray) -> pa.LargeStringArray:

@@ -136,7 +136,8 @@ def _from_version(name: str, data_folder: Path) -> _Files:
     manager = DataVersionManager(data_folder)
     versions = [manager.get(part) for part in name.split("+", 1)]
     splits = {
-        split: _whole(manager.table(version)) for split, version in zip(("train", "validation"), versions, strict=False)
+        split: replace(_whole(manager.table(version)), is_stored=True)
+        for split, version in zip(("train", "validation"), versions, strict=False)
     }
     return _Files(splits, origin=f"version:{name}", label_names=versions[0].label_names)
 

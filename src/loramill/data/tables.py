@@ -24,12 +24,15 @@ class FileRows:
         table: one column a field, under clean and distinct names.
         row_ids: 0-based row in the file for each row of the table ``[rows]``.
         notes: choices made while reading, in sentences.
+        is_stored: rows of a version, whose labels have their canonical spelling already. Of some rows of a data set
+            alone it could not be found again: ``"1.0"`` beside ``"two"`` is a name, and alone a number.
     """
 
     table: pa.Table
     row_ids: NDArray[np.int64]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    is_stored: bool = False
 
 
 def clean_names(written: Sequence[str]) -> tuple[list[str], list[Finding]]:
