@@ -15,12 +15,15 @@ import sys
 import threading
 import time
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from loramill.database import Database
 from loramill.errors import LoramillError
 from loramill.jobs.execute import execute_training
 from loramill.jobs.execute_sweep import execute_sweep
 from loramill.jobs.job_tables import JobKind
 from loramill.jobs.lease import GIVE_UP_SECONDS, Claim
+from loramill.jobs.retries import fail_or_retry, with_code
 from loramill.jobs.submit import restore_folder
 from loramill.settings import Settings
 
@@ -29,7 +32,10 @@ NICE = 10
 
 
 def main() -> None:
-    """Wait for work, do it, and record how it ended; only a run that was asked to stop is left to the worker."""
+    """Wait for work, do it, and record how it ended; only a run that was asked to stop is left to the worker.
+
+    The process ends with exit code 1 after an error, so that the worker sees to it that the events tell of it.
+    """
     os.nice(NICE)
     import loramill.sweeps.run  # torch and all that follows: this is what a child does before there is work
 
@@ -42,8 +48,12 @@ def main() -> None:
     database = Database(settings.effective_database_url)
     try:
         do(claim, settings, database, stop)
-    except LoramillError as error:  # in the row already, or the row is somebody else's by now
-        logging.warning("%s: %s", claim.experiment_id, error)
+    except SQLAlchemyError:  # the database is away, which passes: for the worker this child was lost
+        raise
+    except Exception as error:
+        logging.warning("%s: %s", claim.experiment_id, error, exc_info=not isinstance(error, LoramillError))
+        record_error(database, claim, error)
+        sys.exit(1)
     finally:
         database.close()
 
@@ -62,6 +72,15 @@ def do(claim: Claim, settings: Settings, database: Database, stop: threading.Eve
         resume=claim.resume,
         claim=claim,
     )
+
+
+def record_error(database: Database, claim: Claim, error: Exception) -> None:
+    """Note an error that came before the job's record was open, or after it was closed.
+
+    Changes nothing when the row says already how the attempt ended, or is somebody else's by now.
+    """
+    with database.transaction() as session:
+        fail_or_retry(session, claim, with_code(error))
 
 
 def hear_work() -> Claim:

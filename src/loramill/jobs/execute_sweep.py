@@ -13,13 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
-from loramill.errors import InternalError, LoramillError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.jobs.job_tables import JobKind, SweepJob, results_of
 from loramill.jobs.lease import Claim, finish, record_checkpoint, record_progress, require_held
 from loramill.jobs.record import RunRecord
-from loramill.jobs.retries import fail_or_retry
+from loramill.jobs.retries import fail_or_retry, with_code
 from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry
 from loramill.jobs.sweep_search import close_sweep, run_search
 from loramill.settings import Settings
@@ -108,7 +107,7 @@ class SweepRecord:
         self.emit({"type": "status", "status": Status.SUCCESS, "best": best})
 
     def failed(self, error: Exception) -> None:
-        known = error if isinstance(error, LoramillError) else InternalError(f"{type(error).__name__}: {error}")
+        known = with_code(error)
         with self._database.transaction() as session:
             status = fail_or_retry(session, self.claim, known)
         if status is not None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from structlog.typing import FilteringBoundLogger
 
 from loramill.database import Database
-from loramill.errors import ConflictError, InternalError, LoramillError, StorageError
+from loramill.errors import ConflictError, LoramillError, StorageError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.record_file import save_record
@@ -21,7 +21,7 @@ from loramill.experiments.store import ExperimentStore
 from loramill.experiments.trackers import Trackers
 from loramill.jobs.events import describe_event
 from loramill.jobs.lease import Claim, record_checkpoint
-from loramill.jobs.retries import fail_or_retry
+from loramill.jobs.retries import fail_or_retry, with_code
 
 EventSink = Callable[[dict[str, Any]], None]
 
@@ -117,9 +117,8 @@ class RunRecord:
 
     def failed(self, error: Exception) -> None:
         """Ended in an error; a worker's job waits for another attempt when the error is of a kind that can pass."""
-        known = error if isinstance(error, LoramillError) else InternalError(f"{type(error).__name__}: {error}")
         try:
-            self._record_failure(known)
+            self._record_failure(with_code(error))
         except (SQLAlchemyError, StorageError) as unrecorded:  # a full disk must not hide the error that it caused
             self._log.warning("The failure was not recorded", reason=str(unrecorded))
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from loramill.errors import LoramillError, OutOfMemoryError, WorkerLostError
+from loramill.errors import InternalError, LoramillError, OutOfMemoryError, WorkerLostError
 from loramill.experiments.models import Status
 from loramill.jobs.job_tables import JobRow, end_row, lock_job
 from loramill.jobs.lease import AT_WORK, Claim
@@ -16,6 +16,11 @@ MAX_SETBACKS = {OutOfMemoryError.code: 3, WorkerLostError.code: 20}
 a wrong config or a data set without rows is as wrong the next time."""
 
 MAX_DELAY_SECONDS = 60.0
+
+
+def with_code(error: Exception) -> LoramillError:
+    """The error as a row keeps it: one that nobody foresaw is a defect, and its name goes into the message."""
+    return error if isinstance(error, LoramillError) else InternalError(f"{type(error).__name__}: {error}")
 
 
 def fail_or_retry(session: Session, claim: Claim, error: LoramillError) -> Status | None:
