@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from loramill.cli.sweep import app as sweep_app
 from loramill.cli.train import app as train_app
 from loramill.database import Database
+from loramill.errors import ModelNotFoundError
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.sweep import Sweep
@@ -98,6 +99,20 @@ def test_a_trial_that_diverges_fails_alone(config_file: Path, home_database: Dat
     assert found["best"] == finished["experiment_id"]
     with home_database.reading() as session:
         assert ExperimentStore(session).get(failed["experiment_id"]).error_code == "loss_not_finite"
+
+
+def test_trials_that_ended_before_an_error_keep_their_success(
+    config_file: Path, home: Path, home_database: Database
+) -> None:
+    models = f"model.name={home / 'model'},{home / 'missing'}"
+    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", models])
+    assert isinstance(result.exception, ModelNotFoundError)
+    (sweep_id,) = (folder.name for folder in (home / "results" / "sweeps").iterdir())
+    sweep = Sweep.load(Settings.load(), sweep_id)
+    with home_database.reading() as session:
+        rows = [ExperimentStore(session).get(trial.experiment_id) for trial in sweep.trials]
+        assert [(row.status, row.error_code) for row in rows] == [("SUCCESS", None), ("FAILURE", "model_not_found")]
+    assert [trial.status for trial in sweep.trials] == ["SUCCESS", "PENDING"]  # what a resumed sweep still owes
 
 
 def test_tpe_draws_from_the_ranges(config_file: Path) -> None:

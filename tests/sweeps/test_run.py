@@ -38,7 +38,11 @@ def make_trials(home: Path, rates: tuple[float, ...], said: list[str]) -> list[S
 def sweep(
     home: Path, trials: list[SweepTrial], stop: Callable[[], bool] = lambda: False, **more: Any
 ) -> list[TrialOutcome]:
-    return run_sweep(trials, data_folder=home / "data", should_stop=stop, **more)
+    outcomes = {
+        outcome.experiment_id: outcome
+        for outcome in run_sweep(trials, data_folder=home / "data", should_stop=stop, **more)
+    }
+    return [outcomes[trial.folder.id] for trial in trials]
 
 
 def adapters(trials: list[SweepTrial]) -> list[bytes]:

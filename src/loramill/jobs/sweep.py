@@ -142,33 +142,34 @@ class SweepRunner:
         return entries
 
     def run(self, entries: Sequence[TrialEntry], *, resume: bool = False) -> None:
-        """Train these trials and record how each ended.
+        """Train these trials and record how each ended, as soon as it has.
 
         Raises:
-            LoramillError: the sweep cannot go on; every trial's row says so.
+            LoramillError: the sweep cannot go on; the row of every trial that had not ended says so.
         """
         from loramill.sweeps.run import SweepTrial, run_sweep
 
         with contextlib.ExitStack() as stack:
             records = [self._open(entry, stack) for entry in entries]
             trials = [SweepTrial(config, folder, record.emit) for config, folder, record in records]
+            going = {
+                entry.experiment_id: (entry, record) for entry, (_, _, record) in zip(entries, records, strict=True)
+            }
             for _, _, record in records:
                 record.started(resumed=resume)
             try:
-                outcomes = run_sweep(
+                for outcome in run_sweep(
                     trials,
                     data_folder=self._settings.data_folder,
                     should_stop=self._should_stop,
                     halving=self.sweep.halving,
                     resume=resume,
-                )
+                ):
+                    self._note(*going.pop(outcome.experiment_id), outcome)
             except Exception as error:
-                for _, _, record in records:
+                for _, record in going.values():
                     record.failed(error)
                 raise
-            for entry, (_, _, record), outcome in zip(entries, records, outcomes, strict=True):
-                self._note(entry, record, outcome)
-        self.sweep.save(self._settings)
 
     def _open(
         self, entry: TrialEntry, stack: contextlib.ExitStack
@@ -185,14 +186,16 @@ class SweepRunner:
         return config, folder, RunRecord(self._database, folder, log, tell)
 
     def _note(self, entry: TrialEntry, record: RunRecord, outcome: TrialOutcome) -> None:
-        entry.status, entry.score = STATUS[outcome.status], outcome.score
-        self.sweep.metric = outcome.metric or self.sweep.metric
+        """The row first: a kill before the file is saved costs a trial's last stage, not its record."""
         if outcome.status == "stopped":
             record.stopped()
         elif outcome.error is not None:
             record.failed(outcome.error)
         else:
             record.finished(outcome.metrics)
+        entry.status, entry.score = STATUS[outcome.status], outcome.score
+        self.sweep.metric = outcome.metric or self.sweep.metric
+        self.sweep.save(self._settings)
 
 
 def new_sweep(config: ExperimentConfig, *, halving: Halving | None, search: Search | None = None) -> Sweep:

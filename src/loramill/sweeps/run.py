@@ -66,7 +66,7 @@ def run_sweep(
     halving: Halving | None = None,
     resume: bool = False,
     memory_bytes: int | None = None,
-) -> list[TrialOutcome]:
+) -> Iterator[TrialOutcome]:
     """Train every trial; those that share their base model train together, as many at a time as fit in memory.
 
     Args:
@@ -74,20 +74,19 @@ def run_sweep(
         resume: go on from each trial's last checkpoint.
         memory_bytes: what adapters and optimizers may take; by default a share of what is free.
 
-    Returns:
-        One outcome for each trial, in their order. A trial whose loss is not finite fails alone.
+    Yields:
+        One outcome for each trial, as soon as it has ended. A trial whose loss is not finite fails alone.
 
     Raises:
-        LoramillError: what no trial could go on after; checkpoints remain.
+        LoramillError: what no trial without an outcome could go on after; checkpoints remain.
     """
-    outcomes: dict[str, TrialOutcome] = {}
     for group in _groups(trials):
         shared = _load_shared(group, data_folder)
         pending = list(group)
         while pending and not should_stop():
             entries, pending = _prepare(shared, pending, resume=resume, memory_bytes=memory_bytes)
-            outcomes |= {outcome.experiment_id: outcome for outcome in _run(shared, entries, should_stop, halving)}
-    return [outcomes.get(trial.folder.id, TrialOutcome(trial.folder.id, "stopped")) for trial in trials]
+            yield from _run(shared, entries, should_stop, halving)
+        yield from (TrialOutcome(trial.folder.id, "stopped") for trial in pending)
 
 
 @dataclass
@@ -150,7 +149,7 @@ def _enter(shared: _Shared, trial: SweepTrial) -> Entry:
 
 def _run(
     shared: _Shared, entries: Sequence[Entry], should_stop: Callable[[], bool], halving: Halving | None
-) -> list[TrialOutcome]:
+) -> Iterator[TrialOutcome]:
     """One pass: train its trials, and finish them unless somebody asked to stop."""
     bank = AdapterBank(shared.base, [entry.run.trial.adapter for entry in entries])
     with PerformanceMonitor(entries[0].context.folder.path) as monitor:
@@ -159,11 +158,14 @@ def _run(
             stopped = train_rung_by_rung(bank, entries, halving, should_stop=should_stop, observer=monitor)
         else:
             stopped = train_trials(bank, runs, should_stop=should_stop, observer=monitor, isolate=True) is not None
-    failed = [
-        TrialOutcome(entry.context.folder.id, "failed", error=entry.run.failure) for entry in entries if entry.failed
-    ]
+    for entry in entries:
+        if entry.failed:
+            yield TrialOutcome(entry.context.folder.id, "failed", error=entry.run.failure)
     going = [entry for entry in entries if not entry.failed]
-    return failed if stopped or not going else [*failed, *_finish(going, shared.base, monitor.summary())]
+    if stopped:
+        yield from (TrialOutcome(entry.context.folder.id, "stopped") for entry in going)
+    elif going:
+        yield from _finish(going, shared.base, monitor.summary())
 
 
 def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) -> Iterator[TrialOutcome]:
