@@ -27,13 +27,15 @@ def make_run(
     eval_version: str = "v-eval",
     texts: list[str] | None = None,
     rows: np.ndarray | None = None,
+    source_rows: np.ndarray | None = None,
 ) -> ExperimentFolder:
     """Write the folder of a finished run.
 
     Args:
         right: ``[rows]`` which evaluated rows it predicts rightly; nine in ten unless told.
         number: its place among several: one second later and one second longer each.
-        rows: ids of the evaluated rows.
+        rows: places of the evaluated rows in their version; all of them, in order, unless told.
+        source_rows: where these rows were in the source; as in the version unless told.
     """
     right = np.arange(200) % 10 != 0 if right is None else right
     folder = ExperimentFolder.create(results, name, START + timedelta(seconds=number))
@@ -42,7 +44,7 @@ def make_run(
     folder.write_data(data_file(len(right), eval_version))
     for event in events():
         folder.append_event(event)
-    write_predictions(folder, right, texts, rows)
+    write_predictions(folder, right, texts, rows, source_rows)
     folder.write_metrics(metrics_file(right, runtime=number + 1.0))
     return folder
 
@@ -89,16 +91,22 @@ def events() -> list[dict[str, Any]]:
 
 
 def write_predictions(
-    folder: ExperimentFolder, right: np.ndarray, texts: list[str] | None = None, rows: np.ndarray | None = None
+    folder: ExperimentFolder,
+    right: np.ndarray,
+    texts: list[str] | None = None,
+    rows: np.ndarray | None = None,
+    source_rows: np.ndarray | None = None,
 ) -> None:
     count = len(right)
+    rows = np.arange(count) if rows is None else rows
     label = np.arange(count) % 2
     prediction = np.where(right, label, 1 - label)
     confidence = 0.55 + 0.4 * (np.arange(count) % 7) / 7
     chances = np.where(prediction == 1, confidence, 1 - confidence)
     own = np.where(label == 1, chances, 1 - chances)
     columns = {
-        "row": np.arange(count) if rows is None else rows,
+        "row": rows if source_rows is None else source_rows,
+        "position": rows,
         "label": label,
         "prediction": prediction,
         "probabilities": pa.array([[1 - chance, chance] for chance in chances], type=pa.list_(pa.float32())),

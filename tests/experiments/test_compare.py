@@ -15,6 +15,12 @@ def luck(seed: int, accuracy: float, rows: int = 2000) -> np.ndarray:
     return np.random.default_rng(seed).random(rows) < accuracy
 
 
+def without_positions(run, rows: int = 200) -> None:
+    """Predictions as an earlier loramill wrote them."""
+    table = pq.read_table(run.predictions_file)
+    pq.write_table(table.drop_columns("position").slice(0, rows), run.predictions_file)
+
+
 def test_two_seeds_have_no_winner(make_run) -> None:
     runs = [make_run("seed", luck(seed, 0.82), config={"training": {"seed": seed}}) for seed in (1, 2)]
     comparison = compare_runs(runs)
@@ -63,6 +69,28 @@ def test_rows_are_matched_by_id_not_by_place(make_run) -> None:
     assert (pair.difference, pair.mcnemar_p) == (0.0, 1.0)
 
 
+def test_a_run_on_stored_rows_is_paired_with_one_on_their_file(make_run) -> None:
+    """The file has rows between them that were left out, so that a row has another number there."""
+    right = luck(1, 0.8, 500)
+    first, second = make_run("file", right, source_rows=np.arange(500) * 2), make_run("version", right)
+    [pair] = compare_runs([first, second]).verdict.pairs
+    assert (pair.rows, pair.difference, pair.mcnemar_p) == (500, 0.0, 1.0)
+
+
+def test_whole_predictions_that_lack_positions_are_in_order(make_run) -> None:
+    first, second = make_run("a"), make_run("b")
+    without_positions(first)
+    assert compare_runs([first, second]).verdict.pairs[0].rows == 200
+
+
+def test_a_part_of_the_rows_that_lacks_positions_is_not_paired(make_run) -> None:
+    first, second = make_run("a"), make_run("b")
+    without_positions(first, rows=50)
+    verdict = compare_runs([first, second]).verdict
+    assert (verdict.winner, verdict.pairs) == (None, ())
+    assert f"{first.id} evaluated a part" in verdict.reason
+
+
 def test_other_data_cannot_be_compared(make_run) -> None:
     verdict = compare_runs([make_run("a"), make_run("b", luck(1, 0.1), eval_version="v2")]).verdict
     assert verdict.winner is None
@@ -81,7 +109,8 @@ def test_regression_is_compared_by_loss(make_run) -> None:
     runs = [make_run("a"), make_run("b")]
     for run, size in zip(runs, (1.0, 0.5), strict=True):
         errors = np.random.default_rng(0).normal(size=300) * size
-        columns = {"row": np.arange(300), "label": np.zeros(300), "prediction": errors, "loss": errors**2}
+        rows = np.arange(300)
+        columns = {"row": rows, "position": rows, "label": rows * 0.0, "prediction": errors, "loss": errors**2}
         pq.write_table(pa.table(columns), run.predictions_file)
     verdict = compare_runs(runs).verdict
     assert (verdict.winner, verdict.score) == (runs[1].id, "loss")
@@ -92,7 +121,8 @@ def test_several_labels_are_right_together_or_not_at_all(make_run) -> None:
     runs = [make_run("a"), make_run("b")]
     label = [[0, 1]] * 100
     for run, prediction in zip(runs, ([[0, 1]] * 100, [[0, 1]] * 50 + [[1, 1]] * 50), strict=True):
-        columns = {"row": np.arange(100), "label": label, "prediction": prediction, "loss": np.zeros(100)}
+        rows = np.arange(100)
+        columns = {"row": rows, "position": rows, "label": label, "prediction": prediction, "loss": np.zeros(100)}
         pq.write_table(pa.table(columns), run.predictions_file)
     [pair] = compare_runs(runs).verdict.pairs
     assert pair.difference == 0.5

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from loramill.config.load import parse_config
+from loramill.experiments.predictions import read_predictions
 from loramill.sweeps.capacity import TENSORS_A_TRIAL, split_by_memory
+from loramill.sweeps.entry import comparison_rows
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.run import SweepTrial, TrialOutcome, run_sweep
 from small_models import save_small_model
@@ -113,3 +115,6 @@ def test_trials_are_told_apart_while_all_of_them_still_guess(tmp_path: Path) -> 
     pruned = [outcome.metrics["eval"] for outcome in outcomes if outcome.status == "pruned"]
     assert len({metrics["accuracy"] for metrics in pruned}) == 1
     assert [outcome.status for outcome in outcomes] == ["pruned", "pruned", "pruned", "finished"]
+    part, whole = (read_predictions(trials[place].folder) for place in (0, 3))
+    assert part.position.tolist() == comparison_rows(48, len(part.row)).tolist()
+    assert part.label.tolist() == whole.label[part.position].tolist()

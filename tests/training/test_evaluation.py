@@ -25,7 +25,7 @@ from loramill.training.evaluation import (
 from small_models import random_adapter, save_small_model, small_base
 
 ROWS = TokenRows(np.array([2, 5, 3, 2, 6, 7, 3, 2, 3]), np.zeros(9, np.int64), np.array([0, 3, 7, 9]))
-SOURCE = LabelledRows(["b", "c d", "e" * 5000], None, np.zeros(3, np.int64), np.array([7, 3, 5]))
+SOURCE = LabelledRows(["b", "c d", "e" * 5000], None, np.zeros(3, np.int64), np.array([7, 3, 5]), np.arange(3))
 CASES = {
     "single_label_classification": (3, torch.tensor([2, 0, 1])),
     "multi_label_classification": (2, torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])),
@@ -60,6 +60,7 @@ def test_predictions_can_be_read_row_by_row(problem_type: str, model: Path, tmp_
     write_predictions(tmp_path / "predictions.parquet", evaluation, data, SOURCE)
     rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert [row["row"] for row in rows] == [7, 3, 5]
+    assert [row["position"] for row in rows] == [0, 1, 2]
     assert [row["text"] for row in rows[:2]] == ["b", "c d"]
     assert len(rows[2]["text"]) < 5000
     for row, label, chances, loss in zip(rows, data.labels, evaluation.probabilities, evaluation.losses, strict=True):

@@ -36,12 +36,14 @@ class LabelledRows:
     Attributes:
         labels: int64 ``[rows]``; float32 ``[rows]`` for regression; float32 ``[rows, classes]`` for multi-label.
         row_ids: int64 ``[rows]``, 0-based row in the source split.
+        positions: int64 ``[rows]``, 0-based row in the stored version: the same from whatever source it came.
     """
 
     texts: list[str]
     pairs: list[str] | None
     labels: NDArray[np.int64] | NDArray[np.float32]
     row_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -217,7 +219,7 @@ def _applied(rows: SplitRows, config: DataConfig, notes: list[str]) -> SplitRows
 def _encoded(rows: SplitRows, label_set: LabelSet) -> LabelledRows:
     pairs = None if rows.pairs is None else or_empty(rows.pairs).to_pylist()
     labels = encode_labels(rows.labels, label_set, rows.name)
-    return LabelledRows(or_empty(rows.texts).to_pylist(), pairs, labels, rows.row_ids)
+    return LabelledRows(or_empty(rows.texts).to_pylist(), pairs, labels, rows.row_ids, np.arange(len(rows)))
 
 
 def _store(splits: Mapping[str, SplitRows], source: SourceData, data_folder: Path) -> dict[str, str]:

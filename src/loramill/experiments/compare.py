@@ -1,11 +1,13 @@
 """Runs side by side: what was set differently, what came out, and whether the difference is more than luck.
 
 A winner is named only when, on the same evaluated rows, it beats every other run by both a paired bootstrap and
-McNemar's test, after Holm's correction for their number. Everything is read from the folders.
+McNemar's test, after Holm's correction for their number. Rows are paired by their place in the data version, which is
+the same for a run that read a file and one that read the stored rows. Everything is read from the folders.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +27,7 @@ MIN_RUNS, MAX_RUNS = 2, 100
 NOT_A_PARAMETER = frozenset({"experiment_name", "training.output_dir"})
 
 Floats = npt.NDArray[np.floating[Any]]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,12 @@ def judge(folders: Sequence[ExperimentFolder]) -> Verdict:
     predictions = [one for one in found if one is not None]
     if obstacle := _obstacle(folders, found):
         return Verdict(None, f"No winner: {obstacle}")
-    rows = _common_rows(predictions)
+    positions = [one.position for one in predictions if one.position is not None]
+    rows = functools.reduce(np.intersect1d, positions)
     if len(rows) == 0:
         return Verdict(None, "No winner: no row was evaluated by all of them.")
     score = "accuracy" if all(one.is_classification for one in predictions) else "loss"
-    scores = np.stack([_scores(one, rows, score) for one in predictions])
+    scores = np.stack([_scores(*one, rows, score) for one in zip(predictions, positions, strict=True)])
     leader = int(scores.mean(axis=1).argmax())
     pairs = _test_pairs(ids, scores, leader, by_class=score == "accuracy")
     won = all(pair.adjusted_p < SIGNIFICANT and pair.difference > 0 for pair in pairs)
@@ -144,20 +148,16 @@ def _obstacle(folders: Sequence[ExperimentFolder], found: Sequence[Predictions |
     if None in versions.values() or len(set(versions.values())) > 1:
         named = ", ".join(f"{run} on {str(version)[:12]}" for run, version in versions.items())
         return f"they were evaluated on different data ({named})."
+    placeless = [folder.id for folder, one in zip(folders, found, strict=True) if one and one.position is None]
+    if placeless:
+        return f"{', '.join(placeless)} evaluated a part of the rows and did not save which; train again to compare."
     return None
 
 
-def _common_rows(predictions: Sequence[Predictions]) -> npt.NDArray[np.int64]:
-    rows = predictions[0].row
-    for other in predictions[1:]:
-        rows = np.intersect1d(rows, other.row)
-    return np.sort(rows)
-
-
-def _scores(predictions: Predictions, rows: npt.NDArray[np.int64], score: str) -> Floats:
-    """``[rows]`` where more is better."""
-    order = np.argsort(predictions.row, kind="stable")
-    places = order[np.searchsorted(predictions.row, rows, sorter=order)]
+def _scores(predictions: Predictions, position: Rows, rows: Rows, score: str) -> Floats:
+    """Scores of the rows at ``rows`` of the version, where more is better."""
+    order = np.argsort(position, kind="stable")
+    places = order[np.searchsorted(position, rows, sorter=order)]
     values = predictions.right if score == "accuracy" else -predictions.loss
     return np.asarray(values[places], dtype=np.float64)
 

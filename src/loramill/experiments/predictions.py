@@ -20,7 +20,9 @@ class Predictions:
     """What a final model said of each evaluated row.
 
     Attributes:
-        row: ``[rows]`` ids of the rows in their data version.
+        row: ``[rows]`` 0-based rows of the source, as a person finds them there.
+        position: ``[rows]`` 0-based rows of the evaluated data version, which all runs on it share; ``None`` when the
+            run kept a part of them and did not say which.
         label, prediction: ``[rows]`` class indices (regression: values; multi-label: ``[rows, labels]`` of 0 and 1).
         probabilities: ``[rows, classes]``, or ``None`` when they were not read.
         loss: ``[rows]``.
@@ -28,6 +30,7 @@ class Predictions:
     """
 
     row: Array
+    position: Array | None
     label: Array
     prediction: Array
     probabilities: Array | None
@@ -61,10 +64,12 @@ def read_predictions(folder: ExperimentFolder, *, everything: bool = True) -> Pr
 
     try:
         with pq.ParquetFile(folder.predictions_file) as file:
-            wanted = ["row", "label", "prediction", "loss", *(("probabilities", "text") if everything else ())]
+            details = ("probabilities", "text") if everything else ()
+            wanted = ["row", "position", "label", "prediction", "loss", *details]
             table = file.read(columns=[name for name in wanted if name in file.schema_arrow.names])
         return Predictions(
             row=_array(table["row"]),
+            position=_positions(table, folder),
             label=_array(table["label"]),
             prediction=_array(table["prediction"]),
             probabilities=_array(table["probabilities"]) if "probabilities" in table.column_names else None,
@@ -73,6 +78,13 @@ def read_predictions(folder: ExperimentFolder, *, everything: bool = True) -> Pr
         )
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise CorruptFileError(f"{folder.predictions_file} cannot be read: {error}") from error
+
+
+def _positions(table: Any, folder: ExperimentFolder) -> Array | None:
+    """Where each row is in the version; a file without them, of an earlier loramill, is in order when it is whole."""
+    if "position" in table.column_names:
+        return _array(table["position"])
+    return np.arange(len(table)) if len(table) == folder.read_data().get("eval_rows") else None
 
 
 def _array(column: Any) -> Array:

@@ -63,4 +63,5 @@ def comparison_rows(total: int, most: int) -> IntArray | None:
 
 def _take(split: LabelledRows, rows: IntArray) -> LabelledRows:
     pairs = None if split.pairs is None else [split.pairs[row] for row in rows]
-    return LabelledRows([split.texts[row] for row in rows], pairs, split.labels[rows], split.row_ids[rows])
+    texts = [split.texts[row] for row in rows]
+    return LabelledRows(texts, pairs, split.labels[rows], split.row_ids[rows], split.positions[rows])

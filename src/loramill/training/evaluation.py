@@ -151,8 +151,9 @@ def check_defined(metric: str, data: LabelledTokens) -> None:
 def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, rows: LabelledRows) -> None:
     """One Parquet row for each evaluated row, so that two runs can be compared row by row later.
 
-    Columns: row int64, label, prediction int64, probabilities list<float32>, loss float32, text (its beginning, for
-    the report); what has no single class (multi-label) has lists for label and prediction, and regression has floats.
+    Columns: row int64 (of the source), position int64 (in the data version), label, prediction int64, probabilities
+    list<float32>, loss float32, text (its beginning, for the report); what has no single class (multi-label) has lists
+    for label and prediction, and regression has floats.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -164,6 +165,7 @@ def write_predictions(path: Path, evaluation: Evaluation, data: LabelledTokens, 
         prediction = chances[:, 0] if data.problem_type == "regression" else (chances > 0.5).astype(np.int64)
     columns = {
         "row": from_numpy(np.asarray(rows.row_ids)),
+        "position": from_numpy(np.asarray(rows.positions)),
         "label": from_numpy(data.labels.numpy()),
         "prediction": from_numpy(prediction),
         "probabilities": from_numpy(chances),
