@@ -114,13 +114,13 @@ def test_the_default_is_the_newest_until_somebody_chooses(three: Experiments) ->
     async def first(host: ModelHost) -> None:
         await host.serve_newest()
         assert (await host.get()).saved.experiment_id == "c"
-        assert host.serving.default_is_newest
+        assert not host.serving.default_was_switched
 
     async def second(host: ModelHost) -> None:
         await host.restore()
-        assert host.serving.default_is_newest
+        assert not host.serving.default_was_switched
         await host.set_route(DEFAULT_ROUTE, Route("a"))
-        assert not host.serving.default_is_newest
+        assert host.serving.default_was_switched
 
     run(ModelHost(three.options()), first)
     run(ModelHost(three.options()), second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -148,6 +149,43 @@ def test_a_model_by_every_kind_of_name(experiments: Experiments, serve: Open) ->
         asked = {None: 1, "default": 1, "a": 0, "mine": 2, "production": 0, "latest": 2}
         for name, answer in asked.items():
             assert predict(client, "x", model=name)["label"] == answer, name
+
+
+def test_the_model_of_a_start_is_the_default_of_that_start(experiments: Experiments, serve: Open) -> None:
+    """A start without one takes the newest, unless somebody switched while the service ran."""
+    for answer, name in enumerate(("a", "b", "c")):
+        experiments.save_constant(name, answer)
+    for _ in range(2):  # the second is what comes after kill -9
+        with serve(default="a") as client:
+            assert predict(client, "x")["experiment_id"] == "a"
+    shutil.rmtree(experiments.results / "a")
+    with serve() as client:
+        assert predict(client, "x")["experiment_id"] == "c"
+        client.post("/models/b/switch")
+    with serve() as client:
+        assert predict(client, "x")["experiment_id"] == "b"
+
+
+def test_a_newest_model_that_is_broken_leaves_the_next_newest(
+    experiments: Experiments, serve: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiments.save_constant("good", 1)
+    for name in ("bad", "worse"):
+        (experiments.save_constant(name, 2).final_model / "adapter_model.safetensors").write_bytes(b"\x80\x04.")
+    with serve() as client:
+        assert predict(client, "x")["experiment_id"] == "good"
+        assert client.get("/models/good").json()["names"] == ["default"]
+        states = {model["experiment_id"]: model["state"] for model in client.get("/models").json()["models"]}
+    assert states == {"good": "memory", "bad": "failed", "worse": "failed"}
+    assert re.findall(r"newest experiment (\w+) cannot be served", caplog.text) == ["worse", "bad"]
+
+
+def test_a_service_starts_without_any_model_that_can_be_served(experiments: Experiments, serve: Open) -> None:
+    (experiments.save_constant("bad", 2).final_model / "adapter_model.safetensors").write_bytes(b"\x80\x04.")
+    with serve() as client:
+        problem(client.post("/predict", json={"text": "x"}), 422, "adapter_invalid")
+        experiments.save_constant("good", 1)
+        assert predict(client, "x")["experiment_id"] == "good"
 
 
 def test_a_text_in_another_language_gets_a_warning(client: TestClient) -> None:

@@ -13,13 +13,18 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ServingSet()
         .with_model("a", "1")
         .with_model("b", "2")
-        .with_route(DEFAULT_ROUTE, Route("a"), newest=True)
+        .with_newest("a")
         .with_route("production", Route("a", "b", 0.25))
     )
     serving.write(tmp_path / "serving.json")
     assert ServingSet.read(tmp_path / "serving.json") == serving
-    assert serving.default_is_newest
-    assert not serving.with_route(DEFAULT_ROUTE, Route("b")).default_is_newest
+    switched = serving.with_route(DEFAULT_ROUTE, Route("b"))
+    switched.write(tmp_path / "serving.json")
+    assert (serving.default_was_switched, ServingSet.read(tmp_path / "serving.json").default_was_switched) == (
+        False,
+        True,
+    )
+    assert switched.with_newest("c") == switched
 
 
 def test_changes_leave_the_old_set_as_it_was() -> None:

@@ -8,6 +8,7 @@ in a reply.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import OrderedDict
@@ -21,17 +22,22 @@ from typing import TypeVar
 import torch
 
 from loramill.errors import AdapterFormatError, ConflictError, LoramillError, ModelNotFoundError, NotFoundError
-from loramill.inference.saved_model import LATEST, SavedModel, find_experiment
+from loramill.inference.saved_model import LATEST, SavedModel, find_experiment, finished_experiments
 from loramill.inference.served_model import BaseKind, LoadedBase, ServedModel
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingFile, ServingSet
+
+log = logging.getLogger(__name__)
 
 NAME_LIFETIME = 2.0
 """Seconds that an answer of the model registry is relied on: how soon a promotion is followed."""
 
-Result = TypeVar("Result")
+NEWEST_TRIED = 10
+"""So many of the newest experiments are tried for the default, until one can be served."""
 
 KNOWN_NAMES = 10_000
 """Names remembered, wrong ones too; callers could send any number of them."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,7 @@ class ModelHost:
         found = self.find(name)
         if found is not None:
             return found
-        experiment_id = await self._experiment_id(name or DEFAULT_ROUTE)
-        return self._resident.get(experiment_id) or await self._load_once(experiment_id)
+        return await self._loaded(await self._experiment_id(name or DEFAULT_ROUTE))
 
     async def load(self, experiment_id: str) -> ServedModel:
         """Load a model, or load it again from its files. Requests get it once it is verified, and never before.
@@ -136,19 +141,15 @@ class ModelHost:
         self._resident.pop(experiment_id, None)
         self._drop_unused_bases()
 
-    async def set_route(self, name: str, route: Route, *, newest: bool = False) -> None:
+    async def set_route(self, name: str, route: Route) -> None:
         """Let a name lead to a model from now on, or to two; every one of them is loaded and verified before.
-
-        Args:
-            newest: see ``ServingSet.with_route``.
 
         Raises:
             ModelNotFoundError, AdapterFormatError: the name leads where it led.
         """
         for experiment_id in route.models:
-            if experiment_id not in self._resident:
-                await self._load_once(experiment_id)
-        await self._change(lambda serving: serving.with_route(name, route, newest=newest))
+            await self._loaded(experiment_id)
+        await self._change(lambda serving: serving.with_route(name, route))
 
     async def remove_route(self, name: str) -> None:
         """
@@ -174,17 +175,37 @@ class ModelHost:
         """Load the models that no name leads to, as far as their files are still the same."""
         await self._load_all(list(self.serving.models))
 
-    async def serve_newest(self) -> None:
-        """Let the default lead to the newest finished experiment; without one there is no default yet.
+    async def serve_first(self, name: str) -> None:
+        """Let the default lead to the model that the service was started for, until somebody switches.
 
         Raises:
-            AdapterFormatError: the newest model cannot be served; the default leads where it led.
+            ModelNotFoundError, AdapterFormatError: the default leads where it led.
         """
-        try:
-            newest = await self._in_thread(lambda: find_experiment(self._options.results_folder, LATEST).id)
-        except NotFoundError:
-            return
-        await self.set_route(DEFAULT_ROUTE, Route(newest), newest=True)
+        experiment_id = (await self.get(name)).saved.experiment_id
+        await self._change(lambda serving: serving.with_default_of_start(experiment_id))
+
+    async def serve_newest(self) -> None:
+        """Let the default lead to the newest finished experiment that can be served, unless somebody has switched it.
+
+        Those that cannot be served are logged and kept in ``failures``. Without any experiment there is no default yet.
+
+        Raises:
+            LoramillError: none of the newest can be served; the default leads where it led.
+        """
+        newest = await self._in_thread(lambda: finished_experiments(self._options.results_folder)[:NEWEST_TRIED])
+        refused: list[LoramillError] = []
+        for experiment in newest:
+            try:
+                await self._loaded(experiment.id)
+            except LoramillError as error:
+                log.warning("The newest experiment %s cannot be served: %s", experiment.id, error)
+                self.failures[experiment.id] = error
+                refused.append(error)
+            else:
+                await self._change(partial(ServingSet.with_newest, experiment_id=experiment.id))
+                return
+        if refused:
+            raise refused[0]
 
     async def follow(self) -> None:
         """Serve what another service with the same file has decided meanwhile, if it has.
@@ -239,6 +260,9 @@ class ModelHost:
                     await self._load_once(experiment_id)
                 except LoramillError as error:
                     self.failures[experiment_id] = error
+
+    async def _loaded(self, experiment_id: str) -> ServedModel:
+        return self._resident.get(experiment_id) or await self._load_once(experiment_id)
 
     async def _load_once(self, experiment_id: str, *, any_version: bool = False) -> ServedModel:
         """Load a model; callers that want the same one at the same time wait for the same load."""

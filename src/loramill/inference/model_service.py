@@ -15,7 +15,6 @@ from loramill.inference.model_names import RegistryNames
 from loramill.inference.predictor import Prediction
 from loramill.inference.request_limits import RequestLimits, Texts
 from loramill.inference.served_model import LoadedBase, ServedModel
-from loramill.inference.serving_set import DEFAULT_ROUTE, Route
 from loramill.inference.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -29,8 +28,8 @@ class ModelService:
 
     Args:
         registry: names that the model registry gives; ``None`` where only ids and the service's own names count.
-        default: experiment id, alias or stage that requests without a model get; by default what was served before, or
-            the newest experiment.
+        default: experiment id, alias or stage that requests without a model get, until somebody switches; by default
+            what somebody had switched to, or the newest experiment.
     """
 
     def __init__(
@@ -68,13 +67,10 @@ class ModelService:
         self._batcher = Batcher(self._batch_limits, self.telemetry.count_batch)
         await self.host.restore()
         if self._default:
-            chosen = await self.host.get(self._default)
-            await self.host.set_route(DEFAULT_ROUTE, Route(chosen.saved.experiment_id))
-        elif self.host.serving.default_is_newest:
-            try:
+            await self.host.serve_first(self._default)
+        elif not self.host.serving.default_was_switched:
+            with contextlib.suppress(LoramillError):  # it is logged; the default of before goes on
                 await self.host.serve_newest()
-            except LoramillError as error:  # the default of before goes on
-                log.warning("The newest model cannot be served: %s", error.message)
         self._background = [asyncio.create_task(work) for work in (self.host.restore_others(), self._follow())]
         self.ready = True
 

@@ -45,12 +45,13 @@ class ServingSet:
     Attributes:
         models: experiment id -> the version that was verified.
         routes: name -> route; ``DEFAULT_ROUTE`` is one of them.
-        default_is_newest: the default was not chosen by anybody: at the next start it is the newest experiment again.
+        default_was_switched: somebody chose the default while the service ran, and it stays at the next start; else it
+            is then what that start asks for, or the newest experiment.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
-    default_is_newest: bool = True
+    default_was_switched: bool = False
 
     def with_model(self, experiment_id: str, version: str) -> ServingSet:
         return replace(self, models={**self.models, experiment_id: version})
@@ -58,15 +59,19 @@ class ServingSet:
     def without_model(self, experiment_id: str) -> ServingSet:
         return replace(self, models={name: version for name, version in self.models.items() if name != experiment_id})
 
-    def with_route(self, name: str, route: Route, *, newest: bool = False) -> ServingSet:
-        """
-        Args:
-            newest: the model is the default only since it is the newest; one that somebody chose stays.
-        """
-        if newest and name in self.routes and not self.default_is_newest:
-            return self
-        is_newest = newest if name == DEFAULT_ROUTE else self.default_is_newest
-        return replace(self, routes={**self.routes, name: route}, default_is_newest=is_newest)
+    def with_route(self, name: str, route: Route) -> ServingSet:
+        switched = self.default_was_switched or name == DEFAULT_ROUTE
+        return replace(self, routes={**self.routes, name: route}, default_was_switched=switched)
+
+    def with_default_of_start(self, experiment_id: str) -> ServingSet:
+        """The default is what this start asked for; the next one may ask for another."""
+        routes = {**self.routes, DEFAULT_ROUTE: Route(experiment_id)}
+        return replace(self, routes=routes, default_was_switched=False)
+
+    def with_newest(self, experiment_id: str) -> ServingSet:
+        """The default is the newest model, unless somebody has switched it."""
+        switched = self.default_was_switched and DEFAULT_ROUTE in self.routes
+        return self if switched else self.with_default_of_start(experiment_id)
 
     def without_route(self, name: str) -> ServingSet:
         return replace(self, routes={known: route for known, route in self.routes.items() if known != name})
@@ -93,7 +98,7 @@ class ServingSet:
             stored = json.loads(path.read_text(encoding="utf-8"))
             routes = {str(name): Route(**route) for name, route in stored["routes"].items()}
             models = {str(name): str(version) for name, version in stored["models"].items()}
-            return cls(models, routes, bool(stored["default_is_newest"]))
+            return cls(models, routes, bool(stored.get("default_was_switched", False)))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
