@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
@@ -50,6 +52,31 @@ def test_a_wrong_password_is_said_and_then_the_right_one_signs_in(
             assert refused == (password != PASSWORD)
             assert read_texts("en")["sign_in.ended"] not in seen(test)
     assert test.session_state["sign_in"].username == "forgetful"
+
+
+def test_versions_of_the_data_are_asked_for_once_in_a_while(
+    shows: Shows, sign_in: SignsIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = sign_in("versions")
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\n" + "".join(f"film number {row},{row % 2}\n" for row in range(20)))
+    dataset = person.client.upload(file, name="reviews")["dataset_id"]
+    file.write_text("text,label\n" + "".join(f"book number {row},{row % 2}\n" for row in range(30)))
+    person.client.upload(file, dataset_id=dataset)
+    asked = []
+
+    def versions(client: Client, dataset_id: str) -> list[dict[str, Any]]:
+        asked.append(dataset_id)
+        found: list[dict[str, Any]] = client.request("GET", f"/datasets/{dataset_id}/versions")
+        return found
+
+    monkeypatch.setattr(Client, "dataset_versions", versions)
+    test = shows("train", person, data=f"{dataset}@1")
+    assert "reviews: 20 rows" in seen(test)
+    for rank in (4, 8, 16):
+        test.number_input(key="form.lora.r").set_value(rank).run()
+        assert "reviews: 20 rows" in seen(test)
+    assert 1 <= len(asked) < 4
 
 
 def test_the_form_has_every_key_and_says_what_is_wrong(shows: Shows, sign_in: SignsIn) -> None:

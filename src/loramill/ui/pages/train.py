@@ -150,6 +150,12 @@ def _datasets_of(user_id: str, _client: Any) -> list[dict[str, Any]]:
     return found
 
 
+@st.cache_data(ttl=5, show_spinner=False)
+def _versions_of(user_id: str, dataset_id: str, _client: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = _client.dataset_versions(dataset_id)
+    return found
+
+
 def own_datasets() -> list[dict[str, Any]]:
     return _datasets_of(me().user_id, me().client)
 
@@ -161,7 +167,7 @@ def data_note(source: str | None) -> tuple[str, Tone] | None:
         return None
     version, named = found["newest"], source.rpartition("@")[2]
     if "@" in source and named != str(version["version"]):
-        older = api().dataset_versions(found["dataset_id"])
+        older = _versions_of(me().user_id, found["dataset_id"], me().client)
         version = next((item for item in older if str(item["version"]) == named), version)
     findings, rows = sum(version["report"]["finding_counts"].values()), number(version["rows"])
     note = t("train.data_note", rows=rows, findings=number(findings))
