@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +29,7 @@ from loramill.ui.parts import (
 from loramill.ui.places import go
 from loramill.ui.plain import visible
 from loramill.ui.services import api, me
+from loramill.ui.submit_once import submit_once
 from loramill.ui.texts import has_text, t
 
 LIVE_SECONDS = 2.0
@@ -37,7 +37,6 @@ DIMENSIONS = 3
 SAMPLERS = ("grid", "random", "tpe")
 SWEPT = [key for key in FIELDS if key.startswith(("lora.", "training."))]
 FIRST = ("lora.r", "training.learning_rate", None)
-SUBMIT_KEY = "sweep_submit_key"
 
 
 def draw() -> None:
@@ -109,12 +108,11 @@ def _value(text: str) -> Any:
 
 
 def submit(body: dict[str, Any]) -> None:
-    kept, key = st.session_state.get(SUBMIT_KEY, (None, ""))
-    if kept != body:  # the same sweep, sent again, is submitted once
-        key = secrets.token_hex(16)
-        st.session_state[SUBMIT_KEY] = (body, key)
-    made = api().request("POST", "/sweeps", json=body, headers={"Idempotency-Key": key})
-    st.session_state.pop(SUBMIT_KEY, None)
+    def send(key: str) -> dict[str, Any]:
+        made: dict[str, Any] = api().request("POST", "/sweeps", json=body, headers={"Idempotency-Key": key})
+        return made
+
+    made = submit_once("sweep", body, send)
     st.query_params["sweep"] = made["sweep_id"]
     st.rerun()
 

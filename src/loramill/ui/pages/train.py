@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,11 +31,11 @@ from loramill.ui.places import go
 from loramill.ui.plain import visible
 from loramill.ui.service_words import in_own_words
 from loramill.ui.services import api, me
+from loramill.ui.submit_once import submit_once
 from loramill.ui.texts import has_text, t
 
 SAMPLES = ["sample:movie_reviews", "sample:chinese_reviews"]
 FIRST_PRESET = "quickstart"
-SUBMIT_KEY = "submit_key"
 PLAN = "plan"
 SHOWN = "form_shown"
 """Whether the page was drawn to its end since its fields were filled."""
@@ -78,7 +77,6 @@ def start_form(presets: dict[str, Any]) -> None:
 def remember(values: dict[str, Any]) -> None:
     """So that the form is as it was after a reload, and after a visit to another page."""
     if values != me().draft:
-        st.session_state.pop(SUBMIT_KEY, None)
         st.session_state.pop(PLAN, None)
     me().draft = values
 
@@ -244,8 +242,6 @@ def show_plan() -> None:
 
 
 def submit(tree: dict[str, Any]) -> None:
-    """Go on to the task. The same form submitted twice, after a lost answer, is one job."""
-    key = st.session_state.setdefault(SUBMIT_KEY, secrets.token_hex(16))
-    task = api().train(tree, idempotency_key=key)
-    st.session_state.pop(SUBMIT_KEY, None)
+    """Go on to the task."""
+    task = submit_once("training", tree, lambda key: api().train(tree, idempotency_key=key))
     go("tasks", task=task.task_id)
