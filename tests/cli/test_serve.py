@@ -138,6 +138,18 @@ def test_make_asks_the_service(experiments: Experiments, start: Callable[..., su
 
 
 @pytest.mark.slow
+def test_services_on_free_ports_keep_their_sets_apart(experiments: Experiments) -> None:
+    experiments.save_constant("a", 1)
+    process = start_loramill(experiments.results.parent, "serve", "--port", "0", "--device", "cpu")
+    try:
+        address = next(line for line in process.stderr or () if line.startswith("Serving a on ")).rpartition(":")[2]
+    finally:
+        process.kill()
+        process.communicate()
+    assert [file.name for file in experiments.results.glob("serving_*.json")] == [f"serving_{int(address)}.json"]
+
+
+@pytest.mark.slow
 def test_told_to_end_it_answers_what_it_has_accepted(
     experiments: Experiments, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

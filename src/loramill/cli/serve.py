@@ -54,9 +54,9 @@ def serve(
 ) -> None:
     """Serve trained experiments over HTTP: POST /predict; /docs shows the rest."""
     settings = Settings.load()
-    port = settings.inference_port if port is None else port
-    listener = listen(host, port)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    listener = listen(host, settings.inference_port if port is None else port)
+    port = listener.getsockname()[1]  # not 0: services on free ports have files of their own
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     from loramill.inference.access import open_access  # torch: not before the address is known to be free
     from loramill.inference.defaults import default_batch_limits
