@@ -174,6 +174,21 @@ def test_told_to_end_it_answers_what_it_has_accepted(
 
 
 @pytest.mark.slow
+def test_told_to_end_while_it_loads_it_ends_at_once(experiments: Experiments) -> None:
+    labels = experiments.save_constant("a", 1).final_model / "labels.json"
+    labels.unlink()
+    os.mkfifo(labels)
+    process = start_loramill(experiments.results.parent, "serve", "a", "--port", str(free_port()), "--device", "cpu")
+    with labels.open("w"):  # opens once the service reads it, which then waits for what never comes
+        process.terminate()
+        try:
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.slow
 def test_what_cannot_be_served_ends_the_command_with_a_sentence(experiments: Experiments) -> None:
     home = experiments.results.parent
     unknown = loramill(home, "serve", "nothing", "--port", str(free_port()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -53,6 +54,7 @@ def serve(
     adapter_memory: Annotated[int, typer.Option(min=1, metavar="MB", help="Memory for adapters.")] = 4096,
 ) -> None:
     """Serve trained experiments over HTTP: POST /predict; /docs shows the rest."""
+    signal.signal(signal.SIGTERM, _end_at_once)
     settings = Settings.load()
     listener = listen(host, settings.inference_port if port is None else port)
     port = listener.getsockname()[1]  # not 0: services on free ports have files of their own
@@ -115,9 +117,11 @@ def run_server(service: ModelService, web_app: FastAPI, listener: socket.socket,
     config = uvicorn.Config(
         web_app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
     )
-    signal.signal(signal.SIGTERM, _ignore)  # uvicorn answers it, then raises it again for whoever was there before
+    server = uvicorn.Server(config)
+    # Once it has started, uvicorn answers the signal, then raises it again for whoever was there before.
+    signal.signal(signal.SIGTERM, lambda number, frame: None if server.started else _end_at_once(number, frame))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(service, uvicorn.Server(config), listener, address))
+        runner.run(_serve(service, server, listener, address))
 
 
 async def _serve(service: ModelService, server: uvicorn.Server, listener: socket.socket, address: str) -> None:
@@ -134,4 +138,6 @@ async def _serve(service: ModelService, server: uvicorn.Server, listener: socket
         await service.stop()
 
 
-def _ignore(_signal: int, _frame: object) -> None: ...
+def _end_at_once(_signal: int, _frame: object) -> None:
+    """Before anything is served there is nothing to answer, and a thread that reads a large model is not waited for."""
+    os._exit(0)
