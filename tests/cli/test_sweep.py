@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from loramill.cli.sweep import app as sweep_app
 from loramill.cli.train import app as train_app
 from loramill.database import Database
-from loramill.errors import ModelNotFoundError
+from loramill.errors import ModelNotFoundError, TrainingError
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.sweep import Sweep
@@ -113,6 +113,25 @@ def test_trials_that_ended_before_an_error_keep_their_success(
         rows = [ExperimentStore(session).get(trial.experiment_id) for trial in sweep.trials]
         assert [(row.status, row.error_code) for row in rows] == [("SUCCESS", None), ("FAILURE", "model_not_found")]
     assert [trial.status for trial in sweep.trials] == ["SUCCESS", "PENDING"]  # what a resumed sweep still owes
+
+
+def test_a_sweep_of_which_every_trial_failed_has_failed(config_file: Path) -> None:
+    diverging = ["--grid", "lora.lora_alpha=1e38,2e38", "--set", "training.max_grad_norm=0"]
+    result = CliRunner().invoke(sweep_app, [str(config_file), *diverging, "--json"])
+    assert isinstance(result.exception, TrainingError)
+    assert "2 FAILURE" in str(result.exception)
+    assert [trial["status"] for trial in json.loads(result.stdout)["trials"]] == ["FAILURE", "FAILURE"]
+
+
+def test_a_sweep_that_its_time_limit_ended_goes_on_when_resumed(config_file: Path) -> None:
+    two_steps = ["--set", "training.num_train_epochs=1", "--set", "training.per_device_train_batch_size=64"]
+    arguments = [str(config_file), "--grid", RATES, *two_steps, "--set", "training.max_seconds=1e-9", "--json"]
+    result = CliRunner().invoke(sweep_app, arguments, catch_exceptions=False)
+    found = json.loads(result.stdout)
+    assert (result.exit_code, [trial["status"] for trial in found["trials"]]) == (0, ["REVOKED", "REVOKED"])
+    assert f"Stopped (time_limit). Go on with: loramill sweep --resume {found['sweep_id']}" in result.stderr
+    again = call(sweep_app, "--resume", found["sweep_id"], "--json")
+    assert [trial["status"] for trial in again["trials"]] == ["SUCCESS", "SUCCESS"]
 
 
 def test_tpe_draws_from_the_ranges(config_file: Path) -> None:

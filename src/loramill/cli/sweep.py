@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from loramill.cli.config_options import Assignments, ConfigCommand, ConfigFile, read_config
@@ -16,8 +17,8 @@ from loramill.cli.tables import print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
 from loramill.experiments.sweep_report import REPORT_FILE, SweepView
 from loramill.jobs.execute import recorded_config
-from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, new_sweep
-from loramill.jobs.sweep_search import close_sweep, run_search, view_of
+from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, iter_unfinished, new_sweep
+from loramill.jobs.sweep_search import close_sweep, require_best, run_search, view_of
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.search import Search
@@ -65,11 +66,19 @@ def sweep(
             )
             run_search(runner, resume=resume is not None)
         close_sweep(swept, settings=settings, database=database, by=local_name())
-    _report(swept, settings, console, as_json=as_json)
+    _report(swept, settings, as_json=as_json)
+    if not list(iter_unfinished(swept)):
+        require_best(swept)
+        return
+    reason = "stopped" if should_stop() else "time_limit"
+    hint = f"Stopped ({reason}). Go on with: loramill sweep --resume {swept.sweep_id}"
+    console.print(escape(hint), highlight=False, soft_wrap=True)
+    if reason == "stopped":
+        raise typer.Exit(STOPPED_BY_USER)
 
 
-def _report(swept: Sweep, settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Say how a sweep ended, and leave with 130 when a person ended it."""
+def _report(swept: Sweep, settings: Settings, *, as_json: bool) -> None:
+    """Say how every trial ended."""
     if as_json:
         typer.echo(json.dumps(_document(swept, settings), ensure_ascii=False))
     else:
@@ -77,9 +86,6 @@ def _report(swept: Sweep, settings: Settings, console: Console, *, as_json: bool
         if swept.registered:
             print_people(f"{swept.registered} is in staging: loramill predict {swept.registered} TEXT")
         print_people(f"Plots: {swept.folder(settings) / REPORT_FILE}")
-    if any(trial.status == "REVOKED" for trial in swept.trials):
-        console.print(f"Stopped. Go on with: loramill sweep --resume {swept.sweep_id}", highlight=False, soft_wrap=True)
-        raise typer.Exit(STOPPED_BY_USER)
 
 
 def _document(sweep: Sweep, settings: Settings) -> dict[str, Any]:

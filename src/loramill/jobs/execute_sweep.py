@@ -13,14 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
+from loramill.errors import ConflictError, TimeLimitError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.jobs.job_tables import JobKind, SweepJob, results_of
-from loramill.jobs.lease import Claim, finish, record_checkpoint, record_progress, require_held
+from loramill.jobs.lease import Claim, finish, record_checkpoint, record_progress, require_held, revoke
 from loramill.jobs.record import RunRecord
 from loramill.jobs.retries import fail_or_retry, with_code
-from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry
-from loramill.jobs.sweep_search import close_sweep, run_search
+from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, iter_unfinished
+from loramill.jobs.sweep_search import close_sweep, require_best, run_search
 from loramill.settings import Settings
 from loramill.sweeps.space import Overrides
 
@@ -45,10 +46,16 @@ def execute_sweep(claim: Claim, *, settings: Settings, database: Database, shoul
         if should_stop():
             return
         close_sweep(sweep, settings=settings, database=database, by=record.owner or "loramill")
+        out_of_time = bool(list(iter_unfinished(sweep)))
+        if not out_of_time:
+            require_best(sweep)
     except Exception as error:
         record.failed(error)
         raise
-    record.finished(sweep)
+    if out_of_time:
+        record.out_of_time()
+    else:
+        record.finished(sweep)
 
 
 class QueuedSweepRunner(SweepRunner):
@@ -105,6 +112,14 @@ class SweepRecord:
         with self._database.transaction() as session:
             finish(session, self.claim, progress={"best": best, "trials": len(sweep.trials)})
         self.emit({"type": "status", "status": Status.SUCCESS, "best": best})
+
+    def out_of_time(self) -> None:
+        """Ended by ``training.max_seconds``, with checkpoints to go on from; ``ConflictError`` as in ``finished``."""
+        with self._database.transaction() as session:
+            if not revoke(session, self.claim):
+                raise ConflictError(f"Attempt {self.claim.attempt} at {self.claim.experiment_id!r} was lost.")
+        reason = {"code": TimeLimitError.code, "message": "training.max_seconds is over; resume the sweep to go on."}
+        self.emit({"type": "status", "status": Status.REVOKED, **reason})
 
     def failed(self, error: Exception) -> None:
         known = with_code(error)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from loramill.config.load import parse_config
 from loramill.database import Database
+from loramill.errors import TrainingError
 from loramill.experiments.record_file import changing
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.sweep_report import SweepView, SweptTrial, write_sweep_report
@@ -38,6 +41,19 @@ def close_sweep(sweep: Sweep, *, settings: Settings, database: Database, by: str
         _register_best(sweep, settings, database, by)
     sweep.save(settings)
     write_sweep_report(sweep.folder(settings), view_of(sweep, settings))
+
+
+def require_best(sweep: Sweep) -> None:
+    """
+    Raises:
+        TrainingError: the sweep came to its end and has no model to show for it.
+    """
+    if sweep.best is None:
+        ends = Counter(trial.status for trial in sweep.trials)
+        raise TrainingError(
+            f"No trial of {sweep.sweep_id} succeeded: {', '.join(f'{count} {end}' for end, count in ends.items())}.",
+            fix="The logs.txt of each trial says why; start a new sweep with other values.",
+        )
 
 
 def view_of(sweep: Sweep, settings: Settings) -> SweepView:
