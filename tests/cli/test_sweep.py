@@ -81,6 +81,17 @@ def test_each_adapter_is_the_one_that_a_run_alone_gives(config_file: Path) -> No
         assert adapter_of(alone) == adapter_of(trial)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the reader's own
+def test_every_trial_reports_to_the_trackers(config_file: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = call(sweep_app, config_file, "--grid", RATES, "--set", "training.report_to=tensorboard", "--json")
+    for trial in found["trials"]:
+        seen = EventAccumulator(str(Path(trial["folder"]) / "tensorboard")).Reload()
+        [*_, last] = seen.Scalars("eval/accuracy")
+        assert last.value == pytest.approx(trial["metrics"]["eval"]["accuracy"])
+
+
 def test_halving_stops_the_worse_trials_early(config_file: Path) -> None:
     rates = "training.learning_rate=1e-6,1e-5,1e-4,1e-2"
     found = call(sweep_app, config_file, "--grid", rates, "--halving", "--keep", 4, "--rungs", 1, "--json")

@@ -156,7 +156,13 @@ class WandbTracker:
     def __init__(self, folder: ExperimentFolder, config: Mapping[str, Any]) -> None:
         import wandb
 
-        self._run = wandb.init(project=PROJECT, name=folder.id, config=dict(config), dir=str(folder.path))
+        self._run = wandb.init(
+            project=PROJECT,
+            name=folder.id,
+            config=dict(config),
+            dir=str(folder.path),
+            reinit="create_new",  # the trials of a sweep are open at once
+        )
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         self._run.log(dict(numbers), step=step)

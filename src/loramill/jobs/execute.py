@@ -9,7 +9,6 @@ from loramill.config.load import parse_config, read_yaml
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.trackers import Trackers
 from loramill.imports import large_import
 from loramill.jobs.lease import Claim
 from loramill.jobs.record import EventSink, RunRecord
@@ -50,9 +49,7 @@ def execute_training(
 
             record.started(resumed=resume)
             try:
-                if config.training.report_to:
-                    tree = config.model_dump(mode="json")
-                    record.report_to(Trackers(config.training.report_to, folder, tree, log.warning))
+                record.report_to_trackers(config)
                 call_others(folder, resume=resume, strict=strict)
                 result = run_training(
                     config,

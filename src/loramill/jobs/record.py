@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from structlog.typing import FilteringBoundLogger
 
+from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import ConflictError, LoramillError, StorageError
 from loramill.experiments.folder import ExperimentFolder
@@ -59,9 +60,14 @@ class RunRecord:
             self.guard(session)
             yield session
 
-    def report_to(self, trackers: Trackers) -> None:
-        """Send the events that follow, and the final numbers, to other tools as well."""
-        self._trackers = trackers
+    def report_to_trackers(self, config: ExperimentConfig) -> None:
+        """Send the events that follow, and the final numbers, to the tools of ``training.report_to`` as well.
+
+        Raises:
+            NotFoundError: a tracker's package is not installed.
+        """
+        if names := config.training.report_to:
+            self._trackers = Trackers(names, self._folder, config.model_dump(mode="json"), self._log.warning)
 
     def emit(self, event: dict[str, Any]) -> None:
         """An event goes to ``events.jsonl``, as a sentence to ``logs.txt``, to the row, and to the caller."""

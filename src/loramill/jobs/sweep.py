@@ -158,6 +158,8 @@ class SweepRunner:
             for _, _, record in records:
                 record.started(resumed=resume)
             try:
+                for config, _, record in records:
+                    record.report_to_trackers(config)
                 for outcome in run_sweep(
                     trials,
                     data_folder=self._settings.data_folder,
