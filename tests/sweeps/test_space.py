@@ -20,6 +20,36 @@ def test_lists_are_choices_and_dots_are_ranges() -> None:
     assert space.combinations is None
 
 
+@pytest.mark.parametrize(
+    ("assignment", "values"),
+    [
+        ("model.name=../models/a", ("../models/a",)),
+        ("model.name=../models/a,../models/b", ("../models/a", "../models/b")),
+        ("data.dataset_name=rows/../other", ("rows/../other",)),
+        ("experiment_name=1..2", ("1..2",)),
+        ('data.text_column="1e3"', ("1e3",)),
+    ],
+)
+def test_dots_in_a_path_are_no_range(assignment: str, values: tuple[str, ...]) -> None:
+    assert parse_space([assignment]).dimensions == (Choice(assignment.partition("=")[0], values),)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "whole"),
+    [
+        ("training.learning_rate=1..2", False),
+        ("lora.lora_dropout=0..1", False),
+        ("training.max_seconds=1..2", False),
+        ("data.train_samples=1..2", True),
+        ("lora.r=1e0..2e0", True),
+    ],
+)
+def test_the_type_of_the_key_decides_what_a_range_draws(assignment: str, whole: bool) -> None:
+    (dimension,) = parse_space([assignment]).dimensions
+    assert isinstance(dimension, Range)
+    assert isinstance(dimension.at(0.5), int) == whole
+
+
 def test_a_grid_holds_every_combination_once_and_the_last_key_varies_fastest() -> None:
     trials = choose_trials(parse_space(["lora.r=4,8", "training.seed=1,2,3"]), None, None, seed=0)
     assert trials[:2] == [{"lora.r": 4, "training.seed": 1}, {"lora.r": 4, "training.seed": 2}]
@@ -51,7 +81,11 @@ def test_a_wide_range_is_drawn_on_a_logarithmic_scale() -> None:
 
 @pytest.mark.parametrize(
     ("assignments", "count"),
-    [(["lora.rr=4", "lora.r", "learning_rate=1..x", "learning_rate=2..1"], 4), (["lora.r="], 1)],
+    [
+        (["lora.rr=4", "lora.r", "learning_rate=1..x", "learning_rate=2..1"], 4),
+        (["lora.r="], 1),
+        (["lora.r=1.5..4", "learning_rate=1..inf", "training.seed=1..1" + "0" * 400, "learning_rate=.nan..1"], 4),
+    ],
 )
 def test_every_unclear_assignment_is_named(assignments: list[str], count: int) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -60,8 +60,19 @@ def _likeness(typo: str, name: str) -> float:
 
 def takes_text(key: str) -> bool:
     """Whether a key's value is text, so that ``experiment_name=2026`` is not a number."""
+    return str in _types_of(key)
+
+
+def number_type(key: str) -> type[int] | type[float] | None:
+    """The kind of number that a key's value is, if it is one: a learning rate of 1 is a float all the same."""
+    types = _types_of(key)
+    return int if int in types else float if float in types else None
+
+
+def _types_of(key: str) -> tuple[object, ...]:
+    """What a key's value may be, each alternative by itself; nothing for an unknown key."""
     annotation = next((field.annotation for known, field in iter_keys() if known == key), None)
-    return annotation is str or str in get_args(annotation)
+    return annotation, *get_args(annotation)
 
 
 def set_key(tree: dict[str, Any], key: str, value: object) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loramill.config.keys import full_key, iter_keys, nearest_key
+from loramill.config.keys import full_key, iter_keys, nearest_key, number_type
 from loramill.config.load import parse_value
 from loramill.errors import ConfigError, Problem
 
@@ -126,22 +127,27 @@ def choose_trials(space: SearchSpace, sampler: Sampler | None, trials: int | Non
 
 
 def _dimension(key: str, text: str) -> Choice | Range:
+    """Dots are a range only where the key takes numbers: elsewhere they are part of a path."""
+    kind = number_type(key)
     low, dots, high = text.partition("..")
-    if dots:
-        first, last = _number(low), _number(high)
+    if dots and kind is not None:
+        first, last = _number(low, kind), _number(high, kind)
         if not first < last:
             raise ValueError("the first end of a range is the smaller one")
-        return Range(key, first, last, whole=isinstance(first, int) and isinstance(last, int))
+        return Range(key, first, last, whole=kind is int)
     values = parse_value(f"[{text}]")
     items = values if isinstance(values, list) else [text]
-    return Choice(key, tuple(parse_value(item) if isinstance(item, str) else item for item in items))
+    return Choice(key, tuple(parse_value(item, key) if isinstance(item, str) else item for item in items))
 
 
-def _number(text: str) -> int | float:
+def _number(text: str, kind: type[int] | type[float]) -> int | float:
+    """One end of a range, as the type that its key takes."""
     value = parse_value(text)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError("the ends of a range are numbers, such as 1e-4..1e-2")
-    return value
+    if kind is int and value != int(value):
+        raise ValueError("the ends of a range are whole numbers here, such as 4..16")
+    return kind(value)
 
 
 def _draw(dimension: Choice | Range, generator: random.Random) -> object:
