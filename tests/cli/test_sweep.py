@@ -145,6 +145,13 @@ def test_a_sweep_that_its_time_limit_ended_goes_on_when_resumed(config_file: Pat
     assert [trial["status"] for trial in again["trials"]] == ["SUCCESS", "SUCCESS"]
 
 
+def test_fewer_trials_than_asked_are_all_there_are(config_file: Path) -> None:
+    arguments = [str(config_file), "--grid", "lora.r=2..3", "--trials", "16", "--json"]
+    result = CliRunner().invoke(sweep_app, arguments, catch_exceptions=False)
+    assert "There are only 2 different trials; 16 were asked for." in result.stderr
+    assert sorted(trial["config"]["lora"]["r"] for trial in json.loads(result.stdout)["trials"]) == [2, 3]
+
+
 def test_tpe_draws_from_the_ranges(config_file: Path) -> None:
     rates = "training.learning_rate=1e-4..1e-2"
     found = call(sweep_app, config_file, "--grid", rates, "--sampler", "tpe", "--trials", 4, "--batch", 2, "--json")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from loramill.errors import ConfigError
-from loramill.sweeps.space import Choice, Range, choose_trials, parse_space
+from loramill.sweeps.space import Choice, Range, Sampler, choose_trials, parse_space
 
 KEYS = ["lora.r", "training.seed", "training.logging_steps", "training.save_steps", "training.eval_steps"]
 
@@ -18,6 +20,7 @@ def test_lists_are_choices_and_dots_are_ranges() -> None:
         Range("data.max_length", 32, 64, whole=True),
     )
     assert space.combinations is None
+    assert space.ranged
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,31 @@ def test_few_trials_of_a_huge_grid_are_drawn_without_making_it() -> None:
     trials = space.sample(16, seed=1)
     assert len({tuple(trial.items()) for trial in trials}) == 16
     assert all(list(trial) == KEYS for trial in trials)
+
+
+def test_random_trials_of_whole_numbers_never_repeat() -> None:
+    space = parse_space(["lora.r=4..8"])
+    assert sorted(trial["lora.r"] for trial in choose_trials(space, None, 16, seed=0)) == [4, 5, 6, 7, 8]
+    space = parse_space(["data.max_length=32..512", "training.seed=1,1,2"])
+    for trials in (100, 900):
+        drawn = choose_trials(space, None, trials, seed=0)
+        assert len({tuple(trial.items()) for trial in drawn}) == trials
+    assert {type(trial["data.max_length"]) for trial in drawn} == {int}
+
+
+def test_a_range_without_enough_numbers_gives_those_that_there_are() -> None:
+    space = parse_space(["learning_rate=0.1..0.10000000000000002"])
+    assert 1 <= len(choose_trials(space, None, 16, seed=0)) <= 2
+
+
+def test_few_trials_are_drawn_from_more_than_a_machine_word_counts() -> None:
+    space = parse_space([f"{key}={','.join(map(str, range(1, 1001)))}" for key in (*KEYS, "lora.r", "data.max_length")])
+    assert space.combinations == 1000**7 > sys.maxsize
+    assert len({tuple(trial.items()) for trial in choose_trials(space, None, 16, seed=1)}) == 16
+    samplers: tuple[Sampler | None, ...] = (None, "grid", "random")
+    for sampler in samplers:
+        with pytest.raises(ConfigError, match="at most 10000"):
+            choose_trials(space, sampler, None, seed=1)
 
 
 def test_a_wide_range_is_drawn_on_a_logarithmic_scale() -> None:

@@ -22,7 +22,7 @@ from loramill.jobs.sweep_search import close_sweep, require_best, run_search, vi
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.search import Search
-from loramill.sweeps.space import Sampler
+from loramill.sweeps.space import MAX_TRIALS, Sampler
 
 app = typer.Typer()
 
@@ -37,7 +37,7 @@ def sweep(
         typer.Option("--grid", metavar="KEY=V,V", help="Vary a key: lora.r=4,8 or training.learning_rate=1e-4..1e-2."),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="How many trials; all of a grid if absent.")
+        int | None, typer.Option(min=1, max=MAX_TRIALS, help="How many trials; all of a grid if absent.")
     ] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="How trials are chosen; grid or random by itself.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Trials that tpe asks for at a time.")] = 8,

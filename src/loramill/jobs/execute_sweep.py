@@ -63,7 +63,10 @@ class QueuedSweepRunner(SweepRunner):
 
     def __init__(self, sweep: Sweep, record: SweepRecord, **wiring: Any) -> None:
         super().__init__(sweep, on_event=record.note, **wiring)
-        self._owner, self._claim = record.owner, record.claim
+        self._record, self._owner, self._claim = record, record.owner, record.claim
+
+    def say(self, message: str) -> None:
+        self._record.emit({"type": "note", "message": message})
 
     def submit(
         self, config: ExperimentConfig, batch: Sequence[Overrides], owner: str | None = None

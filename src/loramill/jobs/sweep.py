@@ -120,6 +120,10 @@ class SweepRunner:
         self._settings, self._database = settings, database
         self._on_event, self._should_stop = on_event, should_stop
 
+    def say(self, message: str) -> None:
+        """Tell a person something about the sweep as a whole."""
+        self._on_event({"type": "note", "message": message})
+
     def submit(
         self, config: ExperimentConfig, batch: Sequence[Overrides], owner: str | None = None
     ) -> list[TrialEntry]:

@@ -17,6 +17,10 @@ Sampler = Literal["grid", "random", "tpe"]
 Overrides = dict[str, object]
 LOG_SCALE_RATIO = 10
 """A range whose ends differ by this factor is searched on a logarithmic scale."""
+MAX_TRIALS = 10_000
+"""More is a slip: nobody waits for so many."""
+DRAWS_FOR_A_TRIAL = 100
+"""Draws after which there is no other trial, such as between two ends that no number lies between."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,14 @@ class Choice:
 
     key: str
     values: tuple[object, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.values)
+
+    def value(self, place: int) -> object:
+        """The value at a place, counted from 0."""
+        return self.values[place]
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,15 @@ class Range:
     @property
     def logarithmic(self) -> bool:
         return self.low > 0 and self.high / self.low >= LOG_SCALE_RATIO
+
+    @property
+    def count(self) -> int | None:
+        """How many values it has; ``None`` when they are endless."""
+        return int(self.high) - int(self.low) + 1 if self.whole else None
+
+    def value(self, place: int) -> int:
+        """The whole number at a place, counted from 0."""
+        return int(self.low) + place
 
     def at(self, share: float) -> float | int:
         """The value at a share of the way, 0 to 1."""
@@ -56,31 +77,41 @@ class SearchSpace:
     dimensions: tuple[Choice | Range, ...]
 
     @property
+    def ranged(self) -> bool:
+        """Whether trials have to be drawn: a range is no list of what to try."""
+        return any(isinstance(dimension, Range) for dimension in self.dimensions)
+
+    @property
     def combinations(self) -> int | None:
-        """How many trials there are in all; ``None`` when a range makes them endless."""
-        if not all(isinstance(dimension, Choice) for dimension in self.dimensions):
-            return None
-        return math.prod(len(dimension.values) for dimension in self.dimensions if isinstance(dimension, Choice))
+        """How many different trials there are in all; ``None`` when a range makes them endless."""
+        counts = [dimension.count for dimension in self.dimensions]
+        return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def grid(self) -> list[Overrides]:
         """Every combination, the last key varying fastest."""
         return [self._combination(number) for number in range(self.combinations or 0)]
 
     def sample(self, trials: int, seed: int) -> list[Overrides]:
-        """Random trials; a finite space is drawn from without repetition."""
+        """Random trials, no two alike; fewer where there are no more."""
         generator = random.Random(seed)  # noqa: S311 - a search, no secret
-        if self.combinations is not None:
-            chosen = generator.sample(range(self.combinations), min(trials, self.combinations))
+        total = self.combinations
+        if total is not None and trials > total // 2:  # what is left is soon too rare to be met by drawing
+            chosen = generator.sample(range(total), min(trials, total))
             return [self._combination(number) for number in chosen]
-        return [{dimension.key: _draw(dimension, generator) for dimension in self.dimensions} for _ in range(trials)]
+        drawn: dict[str, Overrides] = {}
+        for _ in range(trials * DRAWS_FOR_A_TRIAL):
+            overrides = {dimension.key: _draw(dimension, generator) for dimension in self.dimensions}
+            drawn.setdefault(repr(overrides), overrides)
+            if len(drawn) == trials:
+                break
+        return list(drawn.values())
 
     def _combination(self, number: int) -> Overrides:
         """One of the grid's, counted from 0."""
         overrides: Overrides = {}
         for dimension in reversed(self.dimensions):
-            if isinstance(dimension, Choice):
-                number, place = divmod(number, len(dimension.values))
-                overrides[dimension.key] = dimension.values[place]
+            number, place = divmod(number, dimension.count or 1)
+            overrides[dimension.key] = dimension.value(place)
         return dict(reversed(overrides.items()))
 
 
@@ -114,16 +145,19 @@ def choose_trials(space: SearchSpace, sampler: Sampler | None, trials: int | Non
     """The trials of a grid or a random search.
 
     Raises:
-        ConfigError: a range needs to know how many trials to draw.
+        ConfigError: a range needs to know how many trials to draw, and so do more combinations than anybody tries.
     """
     total = space.combinations
-    if sampler == "grid" and total is None:
-        raise ConfigError([Problem("--sampler", "grid", "a grid needs lists of values; a range has no end of them")])
-    if total is None and trials is None:
+    if sampler == "grid" and space.ranged:
+        raise ConfigError([Problem("--sampler", "grid", "a grid needs lists of values, and no range")])
+    if space.ranged and trials is None:
         raise ConfigError([Problem("--trials", None, "say how many trials to draw from a range, such as --trials 16")])
-    if total is not None and (trials is None or trials >= total) and sampler != "random":
+    asked = trials or total or 1
+    if asked > MAX_TRIALS:
+        raise ConfigError([Problem("--trials", asked, f"at most {MAX_TRIALS}: say how many of all to try")])
+    if not space.ranged and asked >= (total or 1) and sampler != "random":
         return space.grid()
-    return space.sample(trials or total or 1, seed)
+    return space.sample(asked, seed)
 
 
 def _dimension(key: str, text: str) -> Choice | Range:
@@ -137,7 +171,8 @@ def _dimension(key: str, text: str) -> Choice | Range:
         return Range(key, first, last, whole=kind is int)
     values = parse_value(f"[{text}]")
     items = values if isinstance(values, list) else [text]
-    return Choice(key, tuple(parse_value(item, key) if isinstance(item, str) else item for item in items))
+    read = [parse_value(item, key) if isinstance(item, str) else item for item in items]
+    return Choice(key, tuple({repr(value): value for value in read}.values()))
 
 
 def _number(text: str, kind: type[int] | type[float]) -> int | float:
