@@ -14,6 +14,7 @@ from loramill.cli.sweep import app as sweep_app
 from loramill.cli.train import app as train_app
 from loramill.database import Database
 from loramill.errors import ModelNotFoundError, TrainingError
+from loramill.experiments.deletion import delete_experiment
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.sweep import Sweep
@@ -171,6 +172,26 @@ def test_an_interrupted_sweep_goes_on_with_what_it_owes(config_file: Path) -> No
 
     assert [trial["status"] for trial in again["trials"]] == ["SUCCESS", "SUCCESS"]
     assert [adapter_of(trial) for trial in again["trials"]] == [adapter_of(trial) for trial in whole["trials"]]
+
+
+@pytest.mark.parametrize("deleted", [0, 1], ids=["a finished trial", "an owed trial"])
+def test_a_sweep_goes_on_without_a_trial_that_was_deleted(
+    deleted: int, config_file: Path, home_database: Database
+) -> None:
+    whole = call(sweep_app, config_file, "--grid", RATES, "--json")
+    settings = Settings.load()
+    sweep = Sweep.load(settings, whole["sweep_id"])
+    sweep.trials[1].status = "REVOKED"
+    sweep.save(settings)
+    gone, left = (sweep.trials[place].experiment_id for place in (deleted, 1 - deleted))
+    delete_experiment(home_database, settings.results_folder, gone, files=True)
+
+    again = call(sweep_app, "--resume", whole["sweep_id"], "--json")
+
+    assert (again["best"], [trial["experiment_id"] for trial in again["trials"]]) == (left, [left])
+    assert {trial.status for trial in Sweep.load(settings, whole["sweep_id"]).trials} == {"SUCCESS", "DELETED"}
+    with home_database.reading() as session:
+        assert ExperimentStore(session).get(left).stage == "staging"
 
 
 def test_values_that_no_config_allows_are_refused_before_anything_is_recorded(config_file: Path, home: Path) -> None:

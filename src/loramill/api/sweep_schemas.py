@@ -116,7 +116,7 @@ class SweepPage(BaseModel):
 
 
 class TrialReply(BaseModel):
-    """``status`` is PRUNED for one that was stopped early because others learn faster."""
+    """``status`` is PRUNED for one that was stopped early because others learn faster, DELETED for one that is gone."""
 
     experiment_id: str
     overrides: dict[str, Any]

@@ -92,7 +92,7 @@ def _document(sweep: Sweep, settings: Settings) -> dict[str, Any]:
     return {
         "sweep_id": sweep.sweep_id,
         "best": sweep.best.experiment_id if sweep.best else None,
-        "trials": [_trial(sweep, entry, settings) for entry in sweep.trials],
+        "trials": [_trial(sweep, entry, settings) for entry in sweep.kept],
     }
 
 

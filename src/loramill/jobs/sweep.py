@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 STATUS = {"finished": "SUCCESS", "pruned": "PRUNED", "stopped": "REVOKED", "failed": "FAILURE"}
 
-ENDED = ("SUCCESS", "PRUNED", "FAILURE")
+DELETED = "DELETED"
+"""State of a trial whose files somebody removed; its score still counts for what the search asks for next."""
+
+ENDED = ("SUCCESS", "PRUNED", "FAILURE", DELETED)
 """States of a trial that a resumed sweep leaves as it is."""
 
 
@@ -70,6 +73,11 @@ class Sweep:
         scored = [trial for trial in self.trials if trial.status == "SUCCESS" and trial.score is not None]
         return max(scored, key=lambda trial: trial.score or 0.0, default=None)
 
+    @property
+    def kept(self) -> list[TrialEntry]:
+        """The trials that nobody deleted."""
+        return [trial for trial in self.trials if trial.status != DELETED]
+
     def folder(self, settings: Settings) -> Path:
         return settings.results_folder / "sweeps" / self.sweep_id
 
@@ -81,6 +89,14 @@ class Sweep:
         output_dir = self.config.get("training", {}).get("output_dir")
         results = settings.home / output_dir if output_dir else settings.results_folder
         return ExperimentFolder.open(results, entry.experiment_id)
+
+    def note_deleted(self, settings: Settings) -> None:
+        """Mark the trials that were deleted: they are not trained, chosen or shown any more."""
+        for trial in self.kept:
+            try:
+                self.trial_folder(settings, trial)
+            except NotFoundError:
+                trial.status = DELETED
 
     def save(self, settings: Settings) -> None:
         folder = self.folder(settings)
@@ -117,7 +133,7 @@ class SweepRunner:
         should_stop: Callable[[], bool],
     ) -> None:
         self.sweep = sweep
-        self._settings, self._database = settings, database
+        self.settings, self._database = settings, database
         self._on_event, self._should_stop = on_event, should_stop
 
     def say(self, message: str) -> None:
@@ -137,12 +153,12 @@ class SweepRunner:
         entries: list[TrialEntry] = []
         with self._database.transaction() as session:
             for own, overrides in zip(configs, batch, strict=True):
-                folder = create_folder(own, self._settings)
+                folder = create_folder(own, self.settings)
                 new = NewExperiment.from_config(folder.id, own, owner=owner, sweep_id=self.sweep.sweep_id)
                 ExperimentStore(session).create(new)
                 entries.append(TrialEntry(folder.id, dict(overrides)))
         self.sweep.trials += entries
-        self.sweep.save(self._settings)
+        self.sweep.save(self.settings)
         return entries
 
     def run(self, entries: Sequence[TrialEntry], *, resume: bool = False) -> None:
@@ -166,7 +182,7 @@ class SweepRunner:
                     record.report_to_trackers(config)
                 for outcome in run_sweep(
                     trials,
-                    data_folder=self._settings.data_folder,
+                    data_folder=self.settings.data_folder,
                     should_stop=self._should_stop,
                     halving=self.sweep.halving,
                     resume=resume,
@@ -182,7 +198,7 @@ class SweepRunner:
     ) -> tuple[ExperimentConfig, ExperimentFolder, RunRecord]:
         from loramill.jobs.execute import recorded_config
 
-        folder = self.sweep.trial_folder(self._settings, entry)
+        folder = self.sweep.trial_folder(self.settings, entry)
         config = recorded_config(folder)
         log = stack.enter_context(open_run_log(folder.log_file, config.system.log_level))
 
@@ -201,7 +217,7 @@ class SweepRunner:
             record.finished(outcome.metrics)
         entry.status, entry.score = STATUS[outcome.status], outcome.score
         self.sweep.metric = outcome.metric or self.sweep.metric
-        self.sweep.save(self._settings)
+        self.sweep.save(self.settings)
 
 
 def new_sweep(config: ExperimentConfig, *, halving: Halving | None, search: Search | None = None) -> Sweep:

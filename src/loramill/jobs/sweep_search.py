@@ -8,7 +8,6 @@ from loramill.config.load import parse_config
 from loramill.database import Database
 from loramill.errors import TrainingError
 from loramill.experiments.record_file import changing
-from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.sweep_report import SweepView, SweptTrial, write_sweep_report
 from loramill.jobs.sweep import Sweep, SweepRunner, iter_unfinished
 from loramill.settings import Settings
@@ -22,6 +21,7 @@ def run_search(runner: SweepRunner, *, resume: bool = False) -> None:
         LoramillError: the sweep cannot go on; it can be resumed.
     """
     sweep = runner.sweep
+    sweep.note_deleted(runner.settings)
     if owed := list(iter_unfinished(sweep)):
         runner.run(owed, resume=resume)
     while sweep.search is not None and not list(iter_unfinished(sweep)):
@@ -39,6 +39,7 @@ def close_sweep(sweep: Sweep, *, settings: Settings, database: Database, by: str
     Args:
         by: who runs the sweep, for the model's history.
     """
+    sweep.note_deleted(settings)
     if sweep.best is not None and not list(iter_unfinished(sweep)):
         _register_best(sweep, settings, database, by)
     sweep.save(settings)
@@ -59,9 +60,9 @@ def require_best(sweep: Sweep) -> None:
 
 
 def view_of(sweep: Sweep, settings: Settings) -> SweepView:
-    """What a page shows of a sweep."""
+    """What a page shows of a sweep: the trials that were not deleted."""
     trials = []
-    for entry in sweep.trials:
+    for entry in sweep.kept:
         folder = sweep.trial_folder(settings, entry)
         value = folder.read_metrics().get("eval", {}).get(sweep.metric) if entry.score is not None else None
         trials.append(SweptTrial(folder, entry.overrides, entry.status, value, entry.score))
@@ -77,14 +78,9 @@ def _register_best(sweep: Sweep, settings: Settings, database: Database, by: str
     results = sweep.trial_folder(settings, best).path.parent
     reason = f"best {sweep.metric} of {len(sweep.trials)} trials of sweep {sweep.sweep_id}"
     with changing(database, results, best.experiment_id) as (store, registry):
-        if sweep.registered is not None:
-            _step_back(registry, store.get(sweep.registered).stage, sweep.registered, by)
+        before = store.find(sweep.registered) if sweep.registered else None
+        if before is not None and before.stage == "staging":  # it makes room for the best of all
+            registry.set_stage(before.id, None, by=by, reason="another trial of its sweep is better")
         if store.get(best.experiment_id).stage is None:
             registry.set_stage(best.experiment_id, "staging", by=by, reason=reason)
     sweep.registered = best.experiment_id
-
-
-def _step_back(registry: ModelRegistry, stage: str | None, experiment_id: str, by: str) -> None:
-    """The best of an earlier part of a sweep makes room for the best of all."""
-    if stage == "staging":
-        registry.set_stage(experiment_id, None, by=by, reason="another trial of its sweep is better")

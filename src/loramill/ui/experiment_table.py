@@ -22,6 +22,7 @@ STATUS_COLOURS = {
     "FAILURE": "red",
     "REVOKED": "orange",
     "PRUNED": "orange",
+    "DELETED": "gray",
 }
 LONG_ID = re.compile(r"([0-9a-f]{8})[0-9a-f]{24}")
 
