@@ -14,6 +14,7 @@ from loramill.auth.users import UserStore
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.store import ExperimentStore
+from loramill.jobs.data_work import DataWork
 
 ROWS = [(f"a fine text of number {number}", number % 2) for number in range(30)]
 
@@ -54,6 +55,31 @@ def test_from_a_file_to_a_run_and_back(client: TestClient, sign_in: SignIn, serv
     assert not (services.settings.data_folder / "uploads" / made["dataset_id"]).exists()
     stored = made["newest"]["splits"]["train"]["version_id"]
     assert not (services.settings.data_folder / "metadata" / "versions" / f"{stored}.json").exists()
+
+
+def test_a_data_set_that_a_sweep_waits_for_stays(client: TestClient, sign_in: SignIn) -> None:
+    ada = sign_in("sweeps.one")
+    made = upload(client, ada, csv())
+    body = {"config": {"data": {"dataset_name": made["dataset_id"]}}, "space": {"lora.r": [4, 8]}}
+    sweep = client.post("/sweeps", json=body, headers=ada).json()["sweep_id"]
+    refused = client.delete(f"/datasets/{made['dataset_id']}", headers=ada)
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert sweep in refused.json()["detail"]
+    assert client.post(f"/sweeps/{sweep}/cancel", headers=ada).status_code == 202
+    assert client.delete(f"/datasets/{made['dataset_id']}", headers=ada).status_code == 204
+
+
+def test_a_delete_that_has_to_wait_too_long_deletes_nothing(
+    client: TestClient, sign_in: SignIn, services: AppServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = sign_in("waits.one")
+    own = f"/datasets/{upload(client, ada, csv([('a text that nobody else has', 1), *ROWS]))['dataset_id']}"
+    with monkeypatch.context() as patched:
+        patched.setattr(services.datasets, "_work", DataWork(services.settings, at_once=1, patience=0.01))
+        with services.datasets._work.turn():
+            assert client.delete(own, headers=ada).status_code == 429
+    assert client.get(own, headers=ada).status_code == 200
+    assert client.delete(own, headers=ada).status_code == 204
 
 
 def test_versions_are_cleaned_compared_and_shown(client: TestClient, sign_in: SignIn) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,21 +40,29 @@ class DataWork:
             DataTooLargeError: it took too much memory or time.
             OverloadedError: too many others are at it.
         """
-        request = {"operation": operation, "data_folder": self._data_folder, **arguments}
-        with self._turn():
-            answer = self._ask(json.dumps(request))
-        if "error" in answer:
-            raise error_from(**answer["error"])
-        return answer["result"]
+        with self.turn() as run:
+            return run(operation, **arguments)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def turn(self) -> Iterator[Callable[..., Any]]:
+        """``run`` without a wait, for work that must not be refused once it has begun.
+
+        Raises:
+            OverloadedError: too many others are at it.
+        """
         if not self._turns.acquire(timeout=self._patience):
             raise OverloadedError("Too many data sets are being read.", retry_after=int(self._patience))
         try:
-            yield
+            yield self._run
         finally:
             self._turns.release()
+
+    def _run(self, operation: str, **arguments: Any) -> Any:
+        request = {"operation": operation, "data_folder": self._data_folder, **arguments}
+        answer = self._ask(json.dumps(request))
+        if "error" in answer:
+            raise error_from(**answer["error"])
+        return answer["result"]
 
     def _ask(self, request: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if name not in WORKERS_SECRETS}

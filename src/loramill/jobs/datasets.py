@@ -6,13 +6,13 @@ import fcntl
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, or_, select
 from sqlalchemy.orm import Session
 
 from loramill.auth.audit_log import Actor, AuditLog
@@ -23,9 +23,10 @@ from loramill.data.archives import stored_name
 from loramill.data.datasets import Dataset, DatasetStore, NewVersion, VersionInfo
 from loramill.database import Database
 from loramill.errors import ConflictError, Problem, RequestInvalidError
-from loramill.experiments.models import DataLink, Experiment
+from loramill.experiments.models import FINISHED, DataLink, Experiment
 from loramill.files import named_storage_errors, publish_folder
 from loramill.jobs.data_work import DataWork
+from loramill.jobs.job_tables import SweepJob
 from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 
@@ -156,19 +157,23 @@ class Datasets:
         return shown
 
     def delete(self, dataset_id: str, actor: Actor) -> None:
-        """Delete a data set that none of its owner's experiments uses, with its files.
+        """Delete a data set that none of its owner's jobs uses, with its files.
 
         Raises:
-            ConflictError: an experiment trained on it, or waits to.
+            ConflictError: an experiment or a sweep trained on it, or waits to.
+            OverloadedError: too many others read data; nothing was deleted.
         """
-        with self._audit.transaction(actor, "dataset.delete", dataset_id) as session:
-            store = DatasetStore(session)
-            dataset = store.lock(dataset_id)
-            _check_unused(session, dataset)
-            orphans = store.delete(dataset)
-        shutil.rmtree(self._folder / dataset_id, ignore_errors=True)
-        if orphans:
-            self._forget(orphans)
+        with self._locked(fcntl.LOCK_EX), self._work.turn() as run:
+            with self._audit.transaction(actor, "dataset.delete", dataset_id) as session:
+                store = DatasetStore(session)
+                dataset = store.lock(dataset_id)
+                _check_unused(session, dataset)
+                orphans = store.delete(dataset)
+            shutil.rmtree(self._folder / dataset_id, ignore_errors=True)
+            with self._database.reading() as session:
+                unused = [name for name in orphans if not _is_held(session, name)]
+            if unused:
+                run("forget", stored_ids=unused)
 
     def _read(self, new: NewData) -> dict[str, Any]:
         columns = {name: new.columns.get(name) for name in COLUMNS}
@@ -201,13 +206,6 @@ class Datasets:
         with self._locked(fcntl.LOCK_SH):
             yield
 
-    def _forget(self, stored_ids: Iterable[str]) -> None:
-        with self._locked(fcntl.LOCK_EX):
-            with self._database.reading() as session:
-                unused = [name for name in stored_ids if not _is_held(session, name)]
-            if unused:
-                self._work.run("forget", stored_ids=unused)
-
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
         with named_storage_errors(self._folder), (self._folder / ".lock").open("ab") as file:
@@ -222,13 +220,24 @@ class Datasets:
 
 
 def uses_of(session: Session, stored_ids: Sequence[str], owner: str | None = None) -> list[str]:
-    """Experiments, of one owner or of anybody, that train on stored rows or did."""
+    """Experiments that train on stored rows or did, and sweeps that will; of one owner or of anybody.
+
+    The trials of a sweep are experiments only once its worker has begun with them.
+    """
     if not stored_ids:
         return []
-    named = [Experiment.dataset_name.like(f"version:%{stored_id}%") for stored_id in stored_ids]
+    swept = SweepJob.request["config"]["data"]["dataset_name"].as_string()
     linked = select(DataLink.experiment_number).where(DataLink.version_id.in_(stored_ids))
-    using = select(Experiment.id).where(or_(*named, Experiment.number.in_(linked))).order_by(Experiment.number)
-    return [*session.scalars(using if owner is None else using.where(Experiment.owner == owner))]
+    trained = or_(_named(Experiment.dataset_name, stored_ids), Experiment.number.in_(linked))
+    runs = select(Experiment.id).where(trained).order_by(Experiment.number)
+    sweeps = select(SweepJob.id).where(_named(swept, stored_ids), SweepJob.status.not_in(FINISHED))
+    if owner is not None:
+        runs, sweeps = runs.where(Experiment.owner == owner), sweeps.where(SweepJob.owner == owner)
+    return [*session.scalars(runs), *session.scalars(sweeps.order_by(SweepJob.number))]
+
+
+def _named(column: SQLColumnExpression[str], stored_ids: Sequence[str]) -> ColumnElement[bool]:
+    return or_(*(column.like(f"version:%{stored_id}%") for stored_id in stored_ids))
 
 
 def _check_unused(session: Session, dataset: Dataset) -> None:
@@ -239,7 +248,8 @@ def _check_unused(session: Session, dataset: Dataset) -> None:
     if users:
         shown = ", ".join(users[:5]) + (", ..." if len(users) > 5 else "")
         raise ConflictError(
-            f"The data set is used by {len(users)} experiment(s): {shown}.", fix="Delete those first, or keep it."
+            f"The data set is used by {len(users)} job(s): {shown}.",
+            fix="Delete those experiments and cancel those sweeps first, or keep it.",
         )
 
 

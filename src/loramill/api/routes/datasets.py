@@ -104,7 +104,7 @@ def dataset(own: OwnDataset, services: Services) -> DatasetReply:
 
 @router.delete("/{dataset_id}", status_code=204)
 def delete(own: OwnDataset, user: User, services: Services, address: Address) -> None:
-    """Delete a data set with its files; refused while experiments of its owner use it."""
+    """Delete a data set with its files; refused while experiments or sweeps of its owner use it."""
     services.datasets.delete(own.id, user.actor(address))
 
 
