@@ -202,3 +202,23 @@ def test_a_deleted_experiment_ends_its_task(client: TestClient, sign_in: SignIn,
     assert client.delete(f"/experiments/{made['experiment_id']}", headers=ada).status_code == 204
     assert client.get(f"/task/{made['task_id']}", headers=ada).status_code == 404
     assert not (services.settings.results_folder / made["experiment_id"]).exists()
+
+
+def test_a_refused_delete_is_recorded_as_refused(
+    client: TestClient, sign_in: SignIn, add_experiment: AddExperiment, services: AppServices
+) -> None:
+    ada = sign_in("ada")
+    run = add_experiment(client.get("/users/me", headers=ada).json()["user_id"], Status.STARTED)
+    assert client.delete(f"/experiments/{run}", headers=ada).status_code == 409
+    assert deletions(client, sign_in("root"), run) == ["conflict"]
+    assert ExperimentFolder.open(services.settings.results_folder, run).path.is_dir()
+    with services.database.transaction() as session:
+        ExperimentStore(session).get(run).status = Status.SUCCESS
+    assert client.delete(f"/experiments/{run}", headers=ada).status_code == 204
+    assert deletions(client, sign_in("root"), run) == ["ok", "conflict"]
+
+
+def deletions(client: TestClient, headers: dict[str, str], run: str) -> list[str]:
+    """How each try to delete an experiment ended, newest first, as the audit log has it."""
+    entries = client.get("/audit/logs", headers=headers).json()
+    return [entry["result"] for entry in entries if (entry["action"], entry["target"]) == ("experiment.delete", run)]

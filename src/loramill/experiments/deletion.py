@@ -15,8 +15,6 @@ from loramill.files import named_storage_errors
 def delete_experiment(database: Database, results_folder: Path, experiment_id: str, *, files: bool) -> None:
     """Remove an experiment from the record, with its folder if ``files``; a folder that stays can be reindexed.
 
-    The folder is renamed in one step before it is emptied, so that a crash leaves no half experiment under its id.
-
     Raises:
         NotFoundError: no experiment has this id.
         ConflictError: it is at work, in production, or named by an alias.
@@ -24,8 +22,18 @@ def delete_experiment(database: Database, results_folder: Path, experiment_id: s
     """
     with database.transaction() as session:
         ExperimentStore(session).delete(experiment_id)
-    if not files:
-        return
+    if files:
+        delete_files(results_folder, experiment_id)
+
+
+def delete_files(results_folder: Path, experiment_id: str) -> None:
+    """Remove the folder of an experiment whose row is gone; nothing when there is none.
+
+    It is renamed in one step before it is emptied, so that a crash leaves no half experiment under its id.
+
+    Raises:
+        StorageError: the files cannot be removed.
+    """
     try:
         folder = ExperimentFolder.open(results_folder, experiment_id)
     except NotFoundError:

@@ -13,7 +13,7 @@ from loramill.api.services import Services
 from loramill.auth.permissions import CurrentUser, check_admin, check_task_owner
 from loramill.errors import NotFoundError
 from loramill.experiments.compare import compare_runs
-from loramill.experiments.deletion import delete_experiment
+from loramill.experiments.deletion import delete_files
 from loramill.experiments.record_file import changing
 from loramill.experiments.search import ExperimentPage
 from loramill.experiments.statistics import ExperimentStatistics
@@ -80,9 +80,9 @@ def change(
 @router.delete("/{experiment_id}", status_code=204)
 def delete(row: OwnExperiment, user: User, services: Services, address: Address) -> None:
     """Delete an experiment and its files."""
-    with services.auth.audit.transaction(user.actor(address), "experiment.delete", row.id):
-        pass  # noted before the files go, so that a crash in between hides nothing
-    delete_experiment(services.database, services.settings.results_folder, row.id, files=True)
+    with services.auth.audit.transaction(user.actor(address), "experiment.delete", row.id) as session:
+        ExperimentStore(session).delete(row.id)
+    delete_files(services.settings.results_folder, row.id)
 
 
 @router.get("/{experiment_id}/config")
