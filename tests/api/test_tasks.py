@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from api_people import AddExperiment, SignIn
 from loramill.api.services import AppServices
+from loramill.auth.rate_limits import RateLimits
 from loramill.auth.users import UserStore
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
@@ -133,6 +134,42 @@ def test_a_waiting_task_is_cancelled_and_goes_on(client: TestClient, sign_in: Si
     assert client.post(f"/task/{task}/cancel", headers=ada).json()["accepted"] is False
     assert client.post(f"/task/{task}/resume", headers=ada).status_code == 202
     assert client.get(f"/task/{task}", headers=ada).json()["status"] == "PENDING"
+
+
+@pytest.mark.parametrize("kind", ["task", "sweep"])
+def test_what_goes_on_needs_room_for_one_more_job(
+    kind: str, client: TestClient, sign_in: SignIn, services: AppServices
+) -> None:
+    name = f"{kind}.again"
+    headers = sign_in(name)
+    if kind == "task":
+        first = f"/task/{submit(client, headers)['task_id']}"
+    else:
+        body = {"config": CONFIG, "space": {"lora.r": [4, 8]}}
+        first = f"/sweeps/{client.post('/sweeps', json=body, headers=headers).json()['sweep_id']}"
+    client.post(f"{first}/cancel", headers=headers)
+    with services.database.transaction() as session:
+        UserStore(session).set_quota(name, {"max_concurrent_jobs": 1, "max_daily_submits": 2})
+    second = submit(client, headers)["task_id"]
+    refused = client.post(f"{first}/resume", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded"), refused.text
+    assert [problem["key"] for problem in refused.json()["errors"]] == ["max_concurrent_jobs"]
+    assert client.get(first, headers=headers).json()["status"] == "REVOKED"
+    client.post(f"/task/{second}/cancel", headers=headers)
+    assert client.post(f"{first}/resume", headers=headers).status_code == 202
+
+
+def test_resumes_count_as_submits(
+    client: TestClient, sign_in: SignIn, services: AppServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = sign_in("resumes")
+    task = submit(client, ada)["task_id"]
+    client.post(f"/task/{task}/cancel", headers=ada)
+    monkeypatch.setattr(services.auth, "limits", RateLimits(submit="1/minute"))
+    assert client.post(f"/task/{task}/resume", headers=ada).status_code == 202
+    client.post(f"/task/{task}/cancel", headers=ada)
+    refused = client.post(f"/task/{task}/resume", headers=ada)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited"), refused.text
 
 
 def test_pages_of_tasks_are_ones_own_and_whole(client: TestClient, sign_in: SignIn) -> None:

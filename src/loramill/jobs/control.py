@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from sqlalchemy import case, update
 from sqlalchemy.orm import Session
 
+from loramill.auth.quotas import Usage, check_quota
+from loramill.auth.users import UserStore
 from loramill.errors import ConflictError, NotFoundError
 from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.jobs.job_tables import TABLES, JobKind, JobRow, end_trials, find_job, may_be_taken
+from loramill.jobs.usage import count_usage
 
 RESUMABLE = (Status.FAILURE, Status.REVOKED)
 
@@ -54,6 +57,7 @@ def request_resume(session: Session, experiment_id: str, kind: JobKind = JobKind
     Raises:
         NotFoundError: no job has this id.
         ConflictError: it has not ended, or it succeeded, or it is a trial, which goes on with its sweep.
+        QuotaExceededError: its owner has no room for one more job.
     """
     table = TABLES[kind]
     waiting = session.execute(
@@ -71,13 +75,15 @@ def request_resume(session: Session, experiment_id: str, kind: JobKind = JobKind
             error_code=None,
             error_message=None,
         )
-        .returning(table.number)
+        .returning(table.owner)
         .execution_options(synchronize_session=False)
     ).first()
     if waiting is None:
         job = get_job(session, experiment_id, kind)
         _check_no_trial(job)
         raise ConflictError(f"{experiment_id!r} is {job.status}.", fix="Only failed or cancelled ones go on.")
+    if waiting.owner is not None:
+        _check_room(session, waiting.owner)
 
 
 def get_job(session: Session, job_id: str, kind: JobKind) -> JobRow:
@@ -86,6 +92,17 @@ def get_job(session: Session, job_id: str, kind: JobKind) -> JobRow:
     if job is None:
         raise NotFoundError(f"There is no such {kind}.", fix="See `loramill experiments list`.")
     return job
+
+
+def _check_room(session: Session, owner: str) -> None:
+    """Refuse the job that just began to wait again when it is one too many; it was counted as a submit when it was one.
+
+    Raises:
+        QuotaExceededError: so many jobs wait and run already, or the files are too large.
+    """
+    quota = UserStore(session).lock_quota(owner)
+    used = count_usage(session, owner)
+    check_quota(quota, Usage(concurrent_jobs=used.concurrent_jobs - 1, stored_bytes=used.stored_bytes))
 
 
 def _check_no_trial(job: JobRow) -> None:

@@ -129,6 +129,7 @@ def cancel(row: OwnSweep, user: User, services: Services, address: Address) -> C
 @router.post("/{sweep_id}/resume", status_code=202)
 def resume(row: OwnSweep, user: User, services: Services, address: Address) -> SweepAccepted:
     """Let a sweep that failed or was cancelled go on from its last checkpoints."""
+    services.auth.limits.check_submit(user.id)
     with services.auth.audit.transaction(user.actor(address), "sweep.resume", row.id) as session:
         request_resume(session, row.id, JobKind.SWEEP)
     services.publisher.publish(row.id)

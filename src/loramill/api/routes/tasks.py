@@ -85,6 +85,7 @@ def cancel(row: OwnTask, user: User, services: Services, address: Address) -> Ca
 @router.post("/task/{task_id}/resume", status_code=202)
 def resume(row: OwnTask, user: User, services: Services, address: Address) -> TrainReply:
     """Let a task that failed or was cancelled go on from its last checkpoint."""
+    services.auth.limits.check_submit(user.id)
     with services.auth.audit.transaction(user.actor(address), "task.resume", row.id) as session:
         request_resume(session, row.id)
     services.publisher.publish(row.id)
