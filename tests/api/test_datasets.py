@@ -107,16 +107,19 @@ def test_versions_are_cleaned_compared_and_shown(client: TestClient, sign_in: Si
     assert client.get(f"{own}/report", params={"version": 9}, headers=ada).status_code == 404
 
 
-def test_an_archive_brings_its_splits(client: TestClient, sign_in: SignIn) -> None:
+@pytest.mark.parametrize("evaluated", ["validation", "dev"])
+def test_an_archive_brings_its_splits(client: TestClient, sign_in: SignIn, evaluated: str) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("mine/train.csv", csv())
-        archive.writestr("mine/validation.csv", csv(ROWS[:4]))
+        archive.writestr(f"mine/{evaluated}.csv", csv(ROWS[:4]))
+        archive.writestr("mine/test.csv", csv(ROWS[:5]))
         archive.writestr("__MACOSX/._train.csv", b"clutter")
     made = upload(client, sign_in("ada"), content.getvalue(), filename="mine.zip")
-    assert {name: split["rows"] for name, split in made["newest"]["splits"].items()} == {"train": 30, "validation": 4}
-    train, validation = (made["newest"]["splits"][name]["version_id"] for name in ("train", "validation"))
-    assert made["newest"]["dataset_name"] == f"version:{train}+{validation}"
+    splits = made["newest"]["splits"]
+    assert {name: split["rows"] for name, split in splits.items()} == {"train": 30, evaluated: 4, "test": 5}
+    trained = f"version:{splits['train']['version_id']}+{splits[evaluated]['version_id']}"
+    assert made["newest"]["dataset_name"] == trained
 
 
 @pytest.mark.parametrize(

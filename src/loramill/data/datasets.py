@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Index, String, Text, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from loramill.data.sources import EVAL_NAMES
 from loramill.database import Base, Number, UtcDateTime
 from loramill.errors import NotFoundError
 
@@ -95,7 +96,7 @@ class VersionInfo:
     @property
     def dataset_name(self) -> str:
         """What a config trains on: the rows themselves, so that the run can be repeated exactly."""
-        evaluated = next((name for name in ("validation", "test") if name in self.splits), None)
+        evaluated = next((name for name in EVAL_NAMES if name in self.splits), None)
         also = f"+{self.splits[evaluated]}" if evaluated else ""
         return f"version:{self.splits['train']}{also}"
 
