@@ -11,8 +11,12 @@ from typer.testing import CliRunner
 
 from data_rows import clean_texts, write_rows
 from loramill.cli.data import app
+from loramill.config.schema import ExperimentConfig
+from loramill.data.datasets import DatasetStore, NewVersion
 from loramill.data.version_manager import DataVersionManager
+from loramill.database import Database
 from loramill.errors import ConflictError, DatasetNotFoundError
+from loramill.experiments.store import ExperimentStore, NewExperiment
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -149,6 +153,37 @@ def test_a_version_that_an_experiment_uses_stays(source: Path, home: Path) -> No
     assert [version["id"] for version in read("list")["versions"]] == [used]
 
 
+def test_a_version_that_waits_elsewhere_or_was_uploaded_stays(
+    source: Path, home: Path, home_database: Database
+) -> None:
+    used = read("version", source, "--tag", "raw")["train"]["id"]
+
+    def assert_kept_for(user: str) -> None:
+        with pytest.raises(ConflictError, match=rf": {user}\."):
+            run("delete", "raw")
+
+    with home_database.transaction() as session:
+        for name, dataset_name in (("by_id", f"version:{used}"), ("by_tag", "version:raw+raw")):
+            config = ExperimentConfig.model_validate({"data": {"dataset_name": dataset_name}})
+            ExperimentStore(session).create(NewExperiment.from_config(name, config))
+    assert_kept_for("by_id, by_tag")
+    with home_database.transaction() as session:
+        ExperimentStore(session).delete("by_id")
+        ExperimentStore(session).delete("by_tag")
+        config = ExperimentConfig.model_validate({"training": {"output_dir": "elsewhere"}})
+        ExperimentStore(session).create(NewExperiment.from_config("run_elsewhere", config))
+    _record(home, "run_elsewhere", {"train": used, "eval": used}, results="elsewhere")
+    assert_kept_for("run_elsewhere")
+    assert [use["experiment_id"] for use in read("who-used", source)["experiments"]] == ["run_elsewhere"] * 2
+    with home_database.transaction() as session:
+        ExperimentStore(session).delete("run_elsewhere")
+        store = DatasetStore(session)
+        dataset = store.create("u1", "mine")
+        store.add_version(dataset, NewVersion("upload", "rows.csv", 1, {"train": (used, 40)}, {}))
+    assert_kept_for(dataset.id)
+    assert read("show", used)["used_by"] == [dataset.id]
+
+
 def test_the_experiments_that_saw_a_row_are_found(source: Path, home: Path) -> None:
     train = read("version", source)["train"]["id"]
     other = read("version", write_rows(home / "other.jsonl", _clean_rows()))["train"]["id"]
@@ -184,7 +219,7 @@ def _clean_rows() -> list[dict[str, object]]:
     return [{"review": text, "grade": number % 2} for number, text in enumerate(clean_texts(30, seed=7))]
 
 
-def _record(home: Path, experiment: str, content: dict[str, object]) -> None:
-    folder = home / "results" / experiment
+def _record(home: Path, experiment: str, content: dict[str, object], results: str = "results") -> None:
+    folder = home / results / experiment
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data.json").write_text(json.dumps(content))

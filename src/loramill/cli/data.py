@@ -11,6 +11,7 @@ import typer
 from loramill.cli.data_source import Source, SourceCommand, UseTokenizer, read_source, token_counter
 from loramill.cli.data_suspects import suspects
 from loramill.cli.data_tables import analysis_tables, console, report_tables
+from loramill.cli.data_uses import app as uses_app
 from loramill.cli.data_versions import app as versions_app
 from loramill.cli.output import AsJson, print_json
 from loramill.data.analyzer import DatasetAnalyzer
@@ -28,6 +29,7 @@ from loramill.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Validate, analyse, clean and version data sets.")
 app.add_typer(versions_app)
+app.add_typer(uses_app)
 app.command()(suspects)
 
 HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with plots, too.")]

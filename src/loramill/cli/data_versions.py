@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from loramill.cli.data_source import Source, SourceCommand, read_source
-from loramill.cli.data_tables import console, diff_tables, uses_table, versions_table
+from loramill.cli.data_tables import console, diff_tables, versions_table
+from loramill.cli.data_uses import users_of
 from loramill.cli.output import AsJson, print_json
 from loramill.data.diff import diff_versions
 from loramill.data.export import write_table
-from loramill.data.lineage import hashes_of, rows_in_versions
-from loramill.data.rows import Hashes
 from loramill.data.version_manager import DataVersionManager
-from loramill.errors import NotFoundError
 from loramill.settings import Settings
 
 app = typer.Typer()
@@ -79,14 +75,14 @@ def list_versions(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Version, as_json: AsJson = False) -> None:
-    """Show a version: where it came from, its statistics, its tags, and which experiments use it."""
+    """Show a version: where it came from, its statistics, its tags, and what uses it."""
     settings = Settings.load()
     manager = DataVersionManager(settings.data_folder)
     found = manager.get(name)
     shown = {
         **found.as_dict(),
         "tags": _tags_of(found.id, manager.tags()),
-        "used_by": experiments_using(settings.results_folder, found.id),
+        "used_by": users_of(found.id, manager, settings),
     }
     if as_json:
         print_json(shown)
@@ -158,10 +154,10 @@ def verify(name: Version, as_json: AsJson = False) -> None:
 
 @app.command()
 def delete(name: Version, as_json: AsJson = False) -> None:
-    """Delete a version that no experiment uses; `loramill data gc` then frees its space."""
+    """Delete a version that no experiment and no data set uses; `loramill data gc` then frees its space."""
     settings = Settings.load()
     manager = DataVersionManager(settings.data_folder)
-    deleted = manager.delete(name, uses=lambda version_id: experiments_using(settings.results_folder, version_id))
+    deleted = manager.delete(name, uses=lambda version_id: users_of(version_id, manager, settings))
     if as_json:
         print_json({"deleted": deleted.id})
     else:
@@ -176,59 +172,6 @@ def gc(as_json: AsJson = False) -> None:
         print_json({"freed_bytes": freed})
     else:
         typer.echo(f"{freed:,} bytes freed")
-
-
-@app.command("who-used", cls=SourceCommand)
-def who_used(
-    context: typer.Context,
-    source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Data set, or version:<id>.")] = None,
-    text: Annotated[str | None, typer.Option(help="One text, instead of a whole data set.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the experiments that trained or evaluated on rows of a data set, or on one text."""
-    settings = Settings.load()
-    if (source is None) == (text is None):
-        raise typer.BadParameter("name a SOURCE, or give --text")
-    if text is not None:
-        wanted = hashes_of([text])
-    else:
-        _, data = read_source(context, str(source), settings)
-        wanted = np.unique(np.concatenate([rows.text_hashes for rows in data.splits.values()]))
-    uses = list(_uses_of(wanted, DataVersionManager(settings.data_folder), settings.results_folder))
-    if as_json:
-        print_json({"experiments": uses})
-    else:
-        console().print(uses_table(uses))
-
-
-def _uses_of(wanted: Hashes, manager: DataVersionManager, results: Path) -> Iterator[dict[str, object]]:
-    """One entry for each experiment and split that saw any of the rows."""
-    used = list(iter_uses(results))
-    known = []
-    for version_id in sorted({version_id for _, _, version_id in used}):
-        try:
-            known.append(manager.get(version_id))
-        except NotFoundError:
-            typer.echo(f"warning: version {version_id} of an experiment is not in this data folder", err=True)
-    rows = rows_in_versions(manager, known, wanted)
-    for experiment, split, version_id in used:
-        if version_id in rows:
-            yield {"experiment_id": experiment, "split": split, "rows": rows[version_id], "version": version_id}
-
-
-def experiments_using(results: Path, version_id: str) -> list[str]:
-    """Experiments that trained or evaluated on a version."""
-    return sorted({experiment for experiment, _, used in iter_uses(results) if used == version_id})
-
-
-def iter_uses(results: Path) -> Iterator[tuple[str, str, str]]:
-    """(experiment, split, version id) of every ``data.json`` under the results; broken ones are skipped."""
-    for path in sorted(results.glob("*/data.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            yield from ((path.parent.name, split, content[split]) for split in ("train", "eval") if content.get(split))
-        except (OSError, ValueError, AttributeError):
-            typer.echo(f"warning: {path} cannot be read", err=True)
 
 
 def _tags_of(version_id: str, tags: dict[str, str]) -> list[str]:

@@ -213,9 +213,10 @@ class DatasetStore:
             found = found.where(Dataset.number != besides)
         return self._session.scalar(found) is not None
 
-    def is_held(self, stored_id: str) -> bool:
-        """Whether any data set holds these rows."""
-        return self._session.scalar(select(DatasetSplit.version).where(DatasetSplit.stored_id == stored_id)) is not None
+    def holders(self, stored_id: str) -> list[str]:
+        """The data sets, of anybody, that hold these rows."""
+        holding = select(DatasetSplit.dataset_number).where(DatasetSplit.stored_id == stored_id)
+        return [*self._session.scalars(select(Dataset.id).where(Dataset.number.in_(holding)).order_by(Dataset.number))]
 
 
 def new_dataset_id(owner: str) -> str:

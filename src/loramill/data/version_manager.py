@@ -188,13 +188,13 @@ class DataVersionManager:
             self._write_tags(tags)
 
     def delete(self, name: str, uses: Callable[[str], Sequence[str]]) -> DataVersion:
-        """Forget a version that no experiment uses; ``collect_garbage`` frees its space.
+        """Forget a version that nothing uses; ``collect_garbage`` frees its space.
 
         Args:
-            uses: version id -> experiments that trained or evaluated on it.
+            uses: version id -> experiments and data sets that use it.
 
         Raises:
-            ConflictError: an experiment uses it.
+            ConflictError: something uses it.
         """
         with self._locked():
             version = self.get(name)
@@ -202,8 +202,8 @@ class DataVersionManager:
             if users:
                 shown = ", ".join(users[:5]) + (", ..." if len(users) > 5 else "")
                 raise ConflictError(
-                    f"Data version {version.id[:12]} is used by {len(users)} experiment(s): {shown}.",
-                    fix="Delete those experiments first, or keep the version.",
+                    f"Data version {version.id[:12]} is used by {len(users)} experiment(s) or data set(s): {shown}.",
+                    fix="Delete those first, or keep the version.",
                 )
             self._write_tags({tag: used for tag, used in self.tags().items() if used != version.id})
             with named_storage_errors(self._manifests):

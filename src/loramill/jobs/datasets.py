@@ -254,7 +254,7 @@ def _check_unused(session: Session, dataset: Dataset) -> None:
 
 
 def _is_held(session: Session, stored_id: str) -> bool:
-    return DatasetStore(session).is_held(stored_id) or bool(uses_of(session, [stored_id]))
+    return bool(DatasetStore(session).holders(stored_id) or uses_of(session, [stored_id]))
 
 
 def _new_version(kind: str, source: str, folder: Path, read: Mapping[str, Any]) -> NewVersion:
