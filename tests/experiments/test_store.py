@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import ConfigError, ConflictError, NotFoundError
 from loramill.experiments.filters import ExperimentFilter
-from loramill.experiments.models import Status
+from loramill.experiments.models import DataLink, Status
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore, NewExperiment
 
@@ -149,15 +150,14 @@ def test_texts_that_no_database_can_hold(store: ExperimentStore) -> None:
     assert store.get_summary("a").error_message == "the message of a library"
 
 
-def test_data_versions_lead_back_to_experiments(store: ExperimentStore) -> None:
+def test_an_experiment_has_data_versions_by_role(store: ExperimentStore) -> None:
     add(store, "a")
     add(store, "b")
     store.link_data("a", "train", ["v1", "v2"])
     store.link_data("a", "train", ["v1"])
+    store.link_data("a", "eval", ["v3"])
     store.link_data("b", "eval", ["v1"])
-    assert store.data_of("a") == {"train": ["v1", "v2"]}
-    assert store.experiments_using("v1") == [("a", "train"), ("b", "eval")]
-    assert store.experiments_using("v3") == []
+    assert store.data_of("a") == {"eval": ["v3"], "train": ["v1", "v2"]}
 
 
 def test_delete_takes_everything_with_it(store: ExperimentStore, session: Session) -> None:
@@ -169,7 +169,7 @@ def test_delete_takes_everything_with_it(store: ExperimentStore, session: Sessio
     store.delete("a")
     session.expunge_all()
     assert store.find("a") is None
-    assert store.experiments_using("v1") == []
+    assert session.scalars(select(DataLink)).all() == []
     add(store)
     assert store.get_summary("a").metrics == {}
 

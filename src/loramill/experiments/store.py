@@ -222,12 +222,6 @@ class ExperimentStore:
             versions.setdefault(role, []).append(version_id)
         return versions
 
-    def experiments_using(self, version_id: str) -> list[tuple[str, str]]:
-        """(id, role) of every experiment that trained or evaluated on a data version, oldest first."""
-        statement = select(Experiment.id, DataLink.role).join(DataLink, DataLink.experiment_number == Experiment.number)
-        rows = self._session.execute(statement.where(DataLink.version_id == version_id).order_by(Experiment.number))
-        return [(experiment_id, role) for experiment_id, role in rows]
-
     def set_parent(self, experiment_id: str, parent_id: str, relation: str) -> None:
         """Name the experiment that this one repeats or goes on from, and how (``reproduce``)."""
         experiment = self.get(experiment_id)
