@@ -99,6 +99,26 @@ def test_half_a_character_is_refused(client: TestClient, sign_in: SignIn) -> Non
     assert client.post("/login", content=b'{"username": "a", "password": "\\ud800"}').status_code in (401, 422)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"model": {"name": "\\ud800"}}',
+        b'{"model": {"name": "a\\u0000b"}}',
+        b'{"data": {"text_column": "\\udfff"}}',
+        b'{"\\ud800": 1}',
+        b'{"experiment_name": "' + b"\\u540d" * 90 + b'"}',
+    ],
+)
+def test_a_config_that_nothing_can_store_is_refused(config: bytes, client: TestClient, sign_in: SignIn) -> None:
+    headers = {**sign_in("ada"), "Content-Type": "application/json"}
+    assert client.post("/train", content=b'{"config": %b}' % config, headers=headers).status_code == 422
+    sweep = b'{"config": %b, "space": {"lora.r": [2]}}' % config
+    assert client.post("/sweeps", content=sweep, headers=headers).status_code == 422
+    checked = client.post("/config/check", content=b'{"config": %b}' % config, headers=headers)
+    assert (checked.status_code, checked.json()["config"]) == (200, None)
+    assert client.post("/train", content=b'{"\\ud800": 1, "config": {}}', headers=headers).status_code == 422
+
+
 def test_a_large_body_is_refused_whether_or_not_it_says_so(client: TestClient) -> None:
     large = b'{"username": "' + b"a" * 2**20 + b'"}'
     assert client.post("/login", content=large).status_code == 413

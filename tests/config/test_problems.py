@@ -37,6 +37,24 @@ def found(tree: dict[str, Any]) -> dict[str, str]:
         ({"model": {"name": ""}}, "model.name", "must be text that is not empty, not ''"),
         ({"model": {"name": 3}}, "model.name", "must be text, not 3"),
         ({"optimizer": {}}, "optimizer", "unknown key"),
+        ({"model": {"name": "a\0"}}, "model.name", r"must be text without NUL and half characters, not 'a\x00'"),
+        ({"model": {"name": "\ud800"}}, "model.name", r"must be text without NUL and half characters, not '\ud800'"),
+        (
+            {"data": {"text_column": "\ud800"}},
+            "data.text_column",
+            r"must be text without NUL and half characters, not '\ud800'",
+        ),
+        (
+            {"lora": {"target_modules": ["\udfff"]}},
+            "lora.target_modules",
+            r"must be text without NUL and half characters, not ['\udfff']",
+        ),
+        ({"\ud800": 1}, "config", r"must be text without NUL and half characters, not '\ud800'"),
+        (
+            {"experiment_name": "名" * 67},
+            "experiment_name",
+            f"use at most 200 bytes of UTF-8, which are 66 Chinese characters, not '{'名' * 67}'",
+        ),
         (
             {"data": {"validation_rules": {"allow_empty": 7}}},
             "data.validation_rules.allow_empty",
@@ -46,6 +64,15 @@ def found(tree: dict[str, Any]) -> dict[str, str]:
 )
 def test_a_mistake_is_said_in_plain_words(tree: dict[str, Any], key: str, message: str) -> None:
     assert found(tree) == {key: message}
+
+
+def test_values_of_problems_fit_in_a_reply() -> None:
+    (problem,) = find_problems({"training": {"device": "\ud800"}})
+    assert problem.value == r"'\ud800'"
+
+
+def test_a_long_name_fits_in_the_names_of_folders() -> None:
+    assert found({"experiment_name": "名" * 66}) == {}
 
 
 def test_a_good_config_has_no_problems() -> None:

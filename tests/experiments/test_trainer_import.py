@@ -36,6 +36,11 @@ def trainer_folder(path: Path, state: dict[str, Any] | str = STATE, *, checkpoin
     return path
 
 
+def test_a_long_name_is_cut_to_what_a_folder_may_be_called(tmp_path: Path, database: Database, results: Path) -> None:
+    [found] = import_trainer_folder(database, results, trainer_folder(tmp_path / ("名" * 80)))
+    assert found.startswith("名" * 66 + "_2")
+
+
 def test_a_trainer_run_becomes_an_experiment(database: Database, results: Path, tmp_path: Path) -> None:
     [experiment_id] = import_trainer_folder(database, results, trainer_folder(tmp_path / "my run!"))
     with database.reading() as session:

@@ -23,7 +23,8 @@ PUT_TOGETHER = ("must be {said_allowed}", "No winner: ", "{leader} beats", "The 
 """Patterns whose parts are in several places; tests below have the service say them."""
 
 WRONG: list[dict[str, Any]] = [
-    {"experiment_name": "/"},
+    {"experiment_name": "/", "model": {"name": "\0"}},
+    {"experiment_name": "\u540d" * 67},
     {"model": {"num_labels": 0, "name": ""}},
     {"lora": {"r": "many", "lora_alpha": 0, "lora_dropout": 1, "bias": "all", "use_rslora": 7}},
     {"lora": {"target_modules": [], "layers_to_transform": []}},

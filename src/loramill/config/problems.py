@@ -24,6 +24,7 @@ ALLOWED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text",
+    "string_unicode": "text without NUL and half characters",
     "string_too_short": "text that is not empty",
     "list_type": "a list",
     "literal_error": "{expected}",
@@ -84,7 +85,7 @@ def _involves(problem: Problem, known: Sequence[Problem]) -> bool:
 
 
 def _problem(detail: Any) -> Problem:
-    key, value = _dotted(detail["loc"]), detail["input"]
+    key, value = _dotted(detail["loc"]) or "config", detail["input"]  # a key that is no text is not in its own place
     if detail["type"] == "extra_forbidden":
         return Problem(key, excerpt(value), "unknown key", nearest_key(key))
     if detail["type"] in ALLOWED:
@@ -111,14 +112,12 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def excerpt(value: object) -> object:
-    """A plain value as it is; a long text or anything nested as a short text, however much it would expand to."""
-    if (
-        value is None
-        or isinstance(value, bool | int | float)
-        or (isinstance(value, str) and len(value) <= LONGEST_VALUE)
-    ):
-        return value
-    return _shown(value)
+    """A plain value as it is; anything else as a short text, however much it would expand to.
+
+    Text with characters that cannot be seen is not plain: half of a surrogate pair fits in no reply.
+    """
+    plain = isinstance(value, str) and len(value) <= LONGEST_VALUE and value.isprintable()
+    return value if plain or value is None or isinstance(value, bool | int | float) else _shown(value)
 
 
 def _shown(value: object) -> str:

@@ -11,12 +11,20 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+MAX_NAME_BYTES = 200
+"""A file system takes 255 in a folder's name, and the name of a sweep's adds up to 40."""
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL and halves of surrogate pairs: no file name and no database takes them."""
+
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def _check_experiment_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w .\-]{0,99}", name) or name.endswith((".", " ")):
         raise ValueError("use 1 to 100 letters, digits, '_', '-', '.' or spaces, with a letter or digit first")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"use at most {MAX_NAME_BYTES} bytes of UTF-8, which are 66 Chinese characters")
     return name
 
 
@@ -34,6 +42,14 @@ class Section(BaseModel):
     """A closed, immutable part of the tree: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and UNSTORABLE.search(text) for text in texts):
+            raise ValueError("must be text without NUL and half characters")
+        return value
 
 
 class ModelConfig(Section):
