@@ -14,13 +14,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 import loramill.auth.models
 import loramill.data.datasets
 import loramill.experiments.models
 import loramill.jobs.job_tables
 from loramill.database import MIGRATIONS, Base, Database, newest_revision
-from loramill.errors import StorageError
+from loramill.errors import ConfigError, DatabaseUnavailableError, LoramillError, NotFoundError, StorageError
+from postgres_server import PostgresServer
 
 
 def tables(database: Database) -> set[str]:
@@ -159,6 +161,67 @@ def test_a_backup_holds_what_was_committed(
     else:
         assert target.read_bytes().startswith(b"PGDMP")
     assert [path.name for path in target.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("url", ["no url", "oracle://ann:s3cret@db/runs", "postgresql://ann:s3cret@db:port/runs"])
+def test_a_url_that_is_none_is_named_without_its_secret(url: str) -> None:
+    with pytest.raises(ConfigError, match="DATABASE_URL: must be") as caught:
+        Database(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
+    database = Database("postgresql://ann:s3cret@127.0.0.1:1/runs")
+    with pytest.raises(DatabaseUnavailableError, match=r"127\.0\.0\.1/runs does not answer: .*refused") as caught:
+        database.upgrade()
+    assert isinstance(caught.value, SQLAlchemyError)  # for those who wait until it is back
+    assert "s3cret" not in str(caught.value)
+    assert "DATABASE_URL" in caught.value.fix
+
+
+def test_a_connection_that_breaks_is_named(postgres_server: PostgresServer) -> None:
+    database = Database(postgres_server.create("breaks"))
+    with pytest.raises(DatabaseUnavailableError, match="does not answer"), database.transaction() as session:
+        session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    with database.reading() as session:
+        assert session.scalar(text("SELECT 1")) == 1
+    database.close()
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(NotFoundError, match="psycopg") as caught:
+        Database("postgresql://u@h/d")
+    assert "loramill[postgres]" in caught.value.fix
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "notes.db"
+    file.write_text("not a database " * 100)
+    with pytest.raises(DatabaseUnavailableError, match=r"notes\.db cannot be used: file is not a database") as caught:
+        Database(f"sqlite:///{file}").upgrade()
+    assert "reindex" in caught.value.fix
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailableError, match="unable to open"):
+        Database(f"sqlite:///{tmp_path}").upgrade()
+
+
+def test_a_backup_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    proc = Path("/proc/self")  # nobody makes files there, not even root
+    if not proc.exists():
+        pytest.skip("no /proc here")
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+    with pytest.raises(DatabaseUnavailableError, match="cannot be copied to /proc/self"):
+        database.backup(proc / "backup")
+    database.close()
+
+
+def test_an_error_of_a_statement_stays_what_it_is(database: Database) -> None:
+    with pytest.raises(DBAPIError) as caught, database.transaction() as session:
+        session.execute(text("SELECT nothing FROM nowhere"))
+    assert not isinstance(caught.value, LoramillError)
 
 
 def test_plain_postgresql_urls_mean_psycopg() -> None:

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+from loramill.database_errors import name_errors, named_copy_errors, named_driver_errors, parse_url
 from loramill.errors import NotFoundError, StorageError
 from loramill.files import named_storage_errors, sync_file, sync_folder
 
@@ -84,11 +85,17 @@ class Database:
         url: SQLAlchemy URL, such as ``sqlite:///results/experiments.db`` or ``postgresql+psycopg://...``.
         relaxed: SQLite does not wait for the disk: a power failure may take back the last changes, in order. For
             changes that such a failure undoes by itself, such as the claims of workers, which end with the machine.
+
+    Raises:
+        ConfigError: the URL is none of SQLite or PostgreSQL.
+        NotFoundError: the driver is not installed.
+        DatabaseUnavailableError: (everything else here) it is away, full, no database, or may not be written.
     """
 
     def __init__(self, url: str, *, relaxed: bool = False) -> None:
         self.url = _with_driver(url)
         self.engine = _create_engine(self.url)
+        name_errors(self.engine)
         if relaxed and self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _relax_sqlite)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -153,7 +160,7 @@ class Database:
 
         Raises:
             NotFoundError: PostgreSQL's ``pg_dump`` is not installed.
-            StorageError: the copy could not be written; no half of one is left.
+            StorageError, DatabaseUnavailableError: the copy could not be made; no half of one is left.
         """
         staged = target.with_name(f".{target.name}.part")
         try:
@@ -174,9 +181,10 @@ class Database:
         self.engine.dispose()
 
     def _copy_sqlite(self, target: Path) -> None:
-        with self.engine.connect() as connection, contextlib.closing(sqlite3.connect(target)) as copy:
+        with self.engine.connect() as connection, named_copy_errors(target):
             source = connection.connection.driver_connection
-            source.backup(copy)  # type: ignore[union-attr]
+            with contextlib.closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)  # type: ignore[union-attr]
 
     def _dump_postgresql(self, target: Path) -> None:
         program = shutil.which("pg_dump")
@@ -188,7 +196,8 @@ class Database:
         command = [program, "--format=custom", f"--file={target}", f"--dbname={dsn}"]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         if result.returncode != 0:
-            raise StorageError(f"pg_dump failed: {result.stderr.strip()}")
+            fix = "Start the server, correct DATABASE_URL, or install a pg_dump that is as new as the server."
+            raise StorageError(f"pg_dump failed: {result.stderr.strip()}", fix=fix)
 
 
 def take_turns(session: Session, key: int) -> None:
@@ -227,14 +236,15 @@ def _with_driver(url: str) -> str:
 
 
 def _create_engine(url: str) -> Engine:
-    parsed = make_url(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        with named_driver_errors():
+            return create_engine(parsed, pool_pre_ping=True)
     if parsed.database:
         folder = Path(parsed.database).parent
         with named_storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -38,6 +38,7 @@
     ├── RequestInvalidError      the body of a request is not what it should be; carries every problem at once
     ├── RequestTooLargeError     it has more bytes than allowed
     ├── UnavailableError         the service starts or stops
+    │   └── DatabaseUnavailableError
     ├── InternalError            a defect of loramill
     └── StorageError             the disk refused
         ├── DiskFullError
@@ -267,6 +268,10 @@ class RequestTooLargeError(LoramillError):
 
 class UnavailableError(LoramillError):
     code = "unavailable"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    code = "database_unavailable"
 
 
 class InternalError(LoramillError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import event, insert, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from loramill.auth.audit_chain import FIRST_LINK, AnchorFile, AuditEntry, AuditFinding, ChainCheck
@@ -180,8 +180,8 @@ class AuditLog:
                 for row in session.execute(rows):
                     chain.check(AuditEntry(*row))
                 chain.finish()
-            except DBAPIError as error:
-                chain.stop(f"The database cannot read it: {error.orig}")
+            except SQLAlchemyError as error:
+                chain.stop(f"The database cannot read it: {getattr(error, 'orig', error)}")
         return AuditReport(chain.rows, max(anchors, default=0), (*findings, *chain.findings))
 
     def _remember(self, sequence: int, seal: str) -> None:

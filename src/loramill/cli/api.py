@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from loramill.cli.local import open_database
 from loramill.settings import Settings
 
 app = typer.Typer()
@@ -22,4 +23,6 @@ def api(
     from loramill.api.app import create_app
 
     settings = Settings.load()
+    with open_database(settings):
+        pass  # what is wrong with it is said in a sentence; at the server's own start it would be a traceback
     uvicorn.run(create_app(settings), host=host, port=port or settings.api_port, timeout_graceful_shutdown=3)

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Literal
 
 import psutil
 
+from loramill.errors import LoramillError
 from loramill.files import nearest_existing
 from loramill.redaction import redact
 from loramill.settings import Settings
@@ -127,20 +127,17 @@ def check_home(home: Path) -> Check:
 
 def check_database(settings: Settings) -> Check:
     """Whether it answers, and at which migration it is. A database that is not there yet is not made."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
     from loramill.database import Database, newest_revision
+    from loramill.database_errors import parse_url
 
     try:
-        url = make_url(settings.effective_database_url)
+        url = parse_url(settings.effective_database_url)
         if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
             return Check("database", "ok", "SQLite; the first run makes it")
         with contextlib.closing(Database(settings.effective_database_url)) as database:
             revision, newest = database.revision(), newest_revision()
-    except (SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-        reason = redact(str(error).splitlines()[0])
-        return Check("database", "failed", f"cannot be reached: {reason}", "Check DATABASE_URL and the server.")
+    except LoramillError as error:
+        return Check("database", "failed", error.message, error.fix)
     name = f"{url.get_backend_name()} at migration {revision or 'none'}"
     if revision == newest:
         return Check("database", "ok", name)

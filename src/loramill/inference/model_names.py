@@ -24,7 +24,7 @@ class RegistryNames:
 
     def resolve(self, name: str) -> str | None:
         """The experiment that an alias names, or the one that came last to a stage; ``None`` without one."""
-        from sqlalchemy.exc import DatabaseError
+        from sqlalchemy.exc import SQLAlchemyError
 
         from loramill.experiments.registry import STAGES, ModelRegistry
 
@@ -37,12 +37,12 @@ class RegistryNames:
                 with contextlib.suppress(NotFoundError):
                     return registry.resolve(name)
                 return registry.newest_in_stage(name) if name in STAGES else None
-        except (NotFoundError, DatabaseError):  # nothing in this stage; or no tables yet
+        except (NotFoundError, SQLAlchemyError):  # nothing in this stage; or no tables yet
             return None
 
     def results_of(self, experiment_id: str) -> Path | None:
         """Where the experiment lies by its row, as ``training.output_dir`` of its config said; ``None`` without one."""
-        from sqlalchemy.exc import DatabaseError
+        from sqlalchemy.exc import SQLAlchemyError
 
         from loramill.experiments.store import ExperimentStore
 
@@ -52,7 +52,7 @@ class RegistryNames:
         try:
             with database.reading() as session:
                 config = ExperimentStore(session).get(experiment_id).config
-        except (NotFoundError, DatabaseError):
+        except (NotFoundError, SQLAlchemyError):
             return None
         return self._settings.home / str(config["training"]["output_dir"])
 
