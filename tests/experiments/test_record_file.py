@@ -9,8 +9,9 @@ import pytest
 from loramill.database import Database
 from loramill.experiments.deletion import delete_experiment
 from loramill.experiments.filters import ExperimentFilter
+from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
-from loramill.experiments.record_file import reindex, save_record
+from loramill.experiments.record_file import changing, reindex, save_record
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.search import Order
 from loramill.experiments.store import ExperimentStore, NewExperiment
@@ -90,6 +91,40 @@ def test_damaged_folders_are_named_and_passed_over(database: Database, results: 
     report = reindex(database, results)
     assert report.added == (good.id,)
     assert [experiment_id for experiment_id, _ in report.unreadable] == [torn.id, unmeasured.id, wrong.id]
+    again = reindex(database, results)
+    assert (again.added, again.known, len(again.unreadable)) == ((), 1, 3)
+
+
+def test_each_file_of_a_run_is_read_once(database: Database, results: Path, make_run, monkeypatch) -> None:
+    read: list[str] = []
+
+    def noting(folder: ExperimentFolder) -> dict[str, object]:
+        read.append(folder.id)
+        return {}
+
+    folder = make_run()
+    reindex(database, results)
+    save_record(database, results, folder.id)
+    with database.transaction() as session:
+        ExperimentStore(session).delete(folder.id)
+    monkeypatch.setattr(ExperimentFolder, "read_config_tree", noting)
+    monkeypatch.setattr(ExperimentFolder, "read_metrics", noting)
+    reindex(database, results)
+    assert read == [folder.id] * 2
+
+
+def test_the_newest_in_a_stage_stays_the_newest(database: Database, results: Path, make_run, tmp_path: Path) -> None:
+    """By the time of the move: rows come back in the order of their runs, which is another one."""
+    older, newer = make_run("older"), make_run("newer")
+    reindex(database, results)
+    for folder in (newer, older):
+        with changing(database, results, folder.id) as (_, registry):
+            registry.set_stage(folder.id, "staging", by="ann")
+    rebuilt = fresh_copy(database, tmp_path)
+    reindex(rebuilt, results)
+    with rebuilt.reading() as session:
+        assert ModelRegistry(session).newest_in_stage("staging") == older.id
+    rebuilt.close()
 
 
 def test_nothing_to_index(database: Database, results: Path) -> None:

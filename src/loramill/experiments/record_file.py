@@ -71,25 +71,34 @@ def save_record(database: Database, results_folder: Path, experiment_id: str) ->
 
 def reindex(database: Database, results_folder: Path) -> ReindexReport:
     """Add every folder's experiment that the database lacks; rows that are there stay as they are."""
-    records, unreadable = [], []
+    records: list[tuple[ExperimentFolder, dict[str, Any]]] = []
+    unreadable: list[tuple[str, str]] = []
     for folder in iter_folders(results_folder):
-        try:
-            record = _read_record(folder)
-            folder.read_config_tree()
-            folder.read_metrics()
-            records.append((folder, record))
-        except CorruptFileError as error:
-            unreadable.append((folder.id, error.message))
+        with _noting(unreadable, folder):
+            records.append((folder, _read_record(folder)))
     records.sort(key=lambda found: (found[1]["created_at"], found[0].id))
     added: list[str] = []
+    known = 0
     for first in range(0, len(records), BATCH):
         with database.transaction() as session:
             store, registry = ExperimentStore(session), ModelRegistry(session)
             for folder, record in records[first : first + BATCH]:
-                if store.find(folder.id) is None:
+                if store.find(folder.id) is not None:
+                    known += 1
+                    continue
+                with _noting(unreadable, folder):
                     _restore(store, registry, folder, record)
                     added.append(folder.id)
-    return ReindexReport(tuple(added), len(records) - len(added), tuple(unreadable))
+    return ReindexReport(tuple(added), known, tuple(sorted(unreadable)))
+
+
+@contextlib.contextmanager
+def _noting(unreadable: list[tuple[str, str]], folder: ExperimentFolder) -> Iterator[None]:
+    """Note a folder with a damaged file, and go on with the next."""
+    try:
+        yield
+    except CorruptFileError as error:
+        unreadable.append((folder.id, error.message))
 
 
 def iter_folders(results_folder: Path) -> list[ExperimentFolder]:
@@ -169,9 +178,10 @@ def _data_versions(data: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _restore(store: ExperimentStore, registry: ModelRegistry, folder: ExperimentFolder, record: dict[str, Any]) -> None:
+    config, metrics = folder.read_config_tree(), folder.read_metrics()  # before anything is written
     identity = {name: record[name] for name in IDENTITY if name in record}
-    store.create(NewExperiment(id=folder.id, config=folder.read_config_tree(), **identity))
-    store.record_metrics(folder.id, folder.read_metrics())
+    store.create(NewExperiment(id=folder.id, config=config, **identity))
+    store.record_metrics(folder.id, metrics)
     store.add_tags(folder.id, record.get("tags", []))
     for role, versions in record.get("data", {}).items():
         store.link_data(folder.id, role, versions)
