@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from loramill.inference.model_service import ModelService
+    from loramill.inference.request_limits import RequestLimits
+    from loramill.training.device import ComputeDevice
 
 PRECISIONS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "float32": False, "bfloat16": True}
 GRACE_SECONDS = 30
@@ -58,34 +60,54 @@ def serve(
     settings = Settings.load()
     listener = listen(host, settings.inference_port if port is None else port)
     port = listener.getsockname()[1]  # not 0: services on free ports have files of their own
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     from loramill.inference.access import open_access  # torch: not before the address is known to be free
-    from loramill.inference.defaults import default_batch_limits
-    from loramill.inference.model_host import HostOptions
-    from loramill.inference.model_names import RegistryNames
-    from loramill.inference.model_service import ModelService
     from loramill.inference.request_limits import RequestLimits
     from loramill.inference.service import create_app
     from loramill.training.device import choose_device
 
     compute = choose_device(device, PRECISIONS[precision])
-    service = ModelService(
-        HostOptions(
-            results_folder=settings.results_folder,
-            state_file=settings.results_folder / f"serving_{port}.json",
-            device=compute.device,
-            dtype=compute.dtype,
-            adapter_bytes=adapter_memory << 20,
-        ),
-        batches=default_batch_limits(compute.device),
-        limits=RequestLimits(texts=max_texts, text_characters=max_text_characters),
-        registry=RegistryNames(settings),
-        default=experiment,
-    )
+    limits = RequestLimits(texts=max_texts, text_characters=max_text_characters)
+    service = new_service(settings, experiment, port, compute, limits, adapter_bytes=adapter_memory << 20)
     access = open_access(settings, host, wanted=auth)
     typer.echo(compute.reason, err=True)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     run_server(service, create_app(service, access), listener, address)
+
+
+def new_service(
+    settings: Settings,
+    default: str | None,
+    port: int,
+    compute: ComputeDevice,
+    limits: RequestLimits,
+    *,
+    adapter_bytes: int,
+) -> ModelService:
+    """The service of this home on a port; nothing is loaded yet.
+
+    Args:
+        default: what requests without a model get, see ``ModelService``.
+    """
+    from loramill.inference.defaults import default_batch_limits
+    from loramill.inference.model_host import HostOptions
+    from loramill.inference.model_names import RegistryNames
+    from loramill.inference.model_service import ModelService
+
+    options = HostOptions(
+        results_folder=settings.results_folder,
+        state_file=settings.results_folder / f"serving_{port}.json",
+        device=compute.device,
+        dtype=compute.dtype,
+        adapter_bytes=adapter_bytes,
+    )
+    return ModelService(
+        options,
+        batches=default_batch_limits(compute.device),
+        limits=limits,
+        registry=RegistryNames(settings),
+        default=default,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
