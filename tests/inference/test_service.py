@@ -188,6 +188,24 @@ def test_a_service_starts_without_any_model_that_can_be_served(experiments: Expe
         assert predict(client, "x")["experiment_id"] == "good"
 
 
+def test_a_model_is_loaded_by_every_kind_of_name_too(experiments: Experiments, serve: Open) -> None:
+    for answer, name in enumerate(("a", "b", "c")):
+        experiments.save_constant(name, answer)
+
+    class Registry:
+        def resolve(self, name: str) -> str | None:
+            return {"production": "a"}.get(name)
+
+    with serve(registry=Registry(), default="b") as client:
+        client.put("/models/b/alias/mine")
+        client.put("/models/c/canary/mine", json={"share": 1.0})
+        named = {"production": "a", "mine": "b", "default": "b", "latest": "c", "a": "a"}
+        for name, experiment_id in named.items():
+            response = client.post(f"/models/{name}/load")
+            assert (response.status_code, response.json().get("experiment_id")) == (200, experiment_id), name
+        assert {model["experiment_id"] for model in client.get("/models").json()["models"]} == {"a", "b", "c"}
+
+
 def test_a_text_in_another_language_gets_a_warning(client: TestClient) -> None:
     assert predict(client, "the cast is good")["warning"] is None
     body = predict(client, "這部電影很好看")

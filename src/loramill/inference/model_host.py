@@ -114,12 +114,16 @@ class ModelHost:
             return found
         return await self._loaded(await self._experiment_id(name or DEFAULT_ROUTE))
 
-    async def load(self, experiment_id: str) -> ServedModel:
-        """Load a model, or load it again from its files. Requests get it once it is verified, and never before.
+    async def load(self, name: str) -> ServedModel:
+        """Load the model behind a name, or load it again from its files; the canary of a name is not meant.
+
+        Requests get it once it is verified, and never before.
 
         Raises:
             ModelNotFoundError, AdapterFormatError: what was served before is still served.
         """
+        route = self.serving.routes.get(name)
+        experiment_id = route.model if route else await self._experiment_id(name)
         model = await self._load_once(experiment_id, any_version=True)
         self.failures.pop(experiment_id, None)
         return model

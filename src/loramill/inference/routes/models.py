@@ -37,9 +37,9 @@ async def show_model(service: Service, model: ModelId) -> ModelReply:
 
 @router.post("/{model}/load")
 async def load_model(service: Service, model: ModelId) -> ModelReply:
-    """Load a model, or load it again after its files changed. It is verified first; a bad one changes nothing."""
-    await service.host.load(model)
-    return describe(service.host, model)
+    """Load a model, by any name, or load it again after its files changed; it is verified before anything changes."""
+    loaded = await service.host.load(model)
+    return describe(service.host, loaded.saved.experiment_id)
 
 
 @router.post("/{model}/unload", status_code=204)
