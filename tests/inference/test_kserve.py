@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,6 +104,8 @@ def test_pairs(client: TestClient) -> None:
         {"inputs": [{**text_input(["a"]), "shape": []}]},
         {"inputs": [{**text_input(["a"]), "datatype": "FP32"}]},
         {"inputs": [{**text_input(["a"]), "data": [1]}]},
+        {"inputs": [{**text_input(["a", "b"]), "shape": [2, 1], "data": [["a", "b"], []]}]},
+        {"inputs": [{**text_input(["a"]), "shape": [2, 1], "data": [["a"]]}]},
         {"inputs": [text_input(["a"]), text_input(["b", "c"], "text_pair")]},
         {"outputs": [{"name": "nothing"}]},
     ],
@@ -113,8 +116,45 @@ def test_what_does_not_fit_is_named(client: TestClient, changes: dict[str, Any])
 
 
 def test_a_column_of_texts_is_a_list_of_texts(client: TestClient) -> None:
-    reply = infer(client, "classes", inputs=[{**text_input(TEXTS), "shape": [3, 1]}])
-    assert outputs(reply)["label"]["shape"] == [3]
+    expected = outputs(infer(client, "classes"))["label"]
+    for data in (TEXTS, [[text] for text in TEXTS]):
+        reply = infer(client, "classes", inputs=[{**text_input(TEXTS), "shape": [3, 1], "data": data}])
+        assert outputs(reply)["label"] == expected
+
+
+def test_a_version_in_the_address_is_the_one_that_answers(client: TestClient) -> None:
+    versions = {name: client.get(f"/v2/models/{name}").json()["versions"][0] for name in ("classes", "topics")}
+    client.put("/models/classes/alias/mine")
+    client.put("/models/topics/canary/mine", json={"share": 0.5})
+    for name, version in [*versions.items(), *(("mine", version) for version in versions.values())]:
+        path = f"/v2/models/{name}/versions/{version}"
+        reply = client.post(f"{path}/infer", json={"inputs": [text_input(TEXTS)]})
+        assert (reply.status_code, reply.json()["model_version"]) == (200, version)
+        assert client.get(f"{path}/ready").json() == {"name": name, "ready": True}
+        assert client.get(path).json()["versions"] == [version]
+    wrong = f"/v2/models/classes/versions/{versions['topics']}"
+    replies = (
+        client.post(f"{wrong}/infer", json={"inputs": [text_input(TEXTS)]}),
+        client.get(f"{wrong}/ready"),
+        client.get(wrong),
+    )
+    for reply in replies:
+        assert (reply.status_code, reply.json()["code"]) == (404, "model_not_found")
+        assert versions["classes"] in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "application/json"])
+def test_binary_tensors_are_refused_with_what_to_send(client: TestClient, content_type: str) -> None:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    response = client.post(
+        "/v2/models/classes/infer",
+        content=header + b"\x01\0\0\0a",
+        headers={"content-type": content_type, "inference-header-content-length": str(len(header))},
+    )
+    assert (response.status_code, response.json()["code"]) == (422, "request_invalid")
+    assert "binary" in response.json()["detail"]
+    assert "binary_data=False" in response.json()["fix"]
 
 
 def test_metadata(client: TestClient) -> None:

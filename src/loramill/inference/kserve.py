@@ -17,12 +17,15 @@ from loramill.inference.served_model import ServedModel
 
 Tensor = dict[str, Any]
 
+BINARY_HEADER = "inference-header-content-length"
+"""Comes with a body of the extension for binary tensors, which this service has not: JSON, then bytes."""
+
 
 class InputTensor(BaseModel):
     name: Literal["text", "text_pair"]
     shape: list[int]
     datatype: Literal["BYTES"]
-    data: list[StrictStr]
+    data: list[StrictStr] | list[tuple[StrictStr]]
     parameters: dict[str, Any] | None = None
 
 
@@ -60,7 +63,15 @@ def read_inputs(request: InferRequest) -> tuple[list[str], list[str] | None]:
         problems.append(Problem("inputs", None, "two tensors have the same name"))
     if problems:
         raise RequestInvalidError(problems)
-    return tensors["text"].data, tensors["text_pair"].data if "text_pair" in tensors else None
+    return _texts(tensors["text"]), _texts(tensors["text_pair"]) if "text_pair" in tensors else None
+
+
+def binary_refused() -> RequestInvalidError:
+    """What a body with binary tensors is told."""
+    return RequestInvalidError(
+        [Problem("body", None, "binary tensor data is not taken")],
+        fix="Send the texts as JSON, in `data` of the tensor; with tritonclient: binary_data=False.",
+    )
 
 
 def infer_reply(request: InferRequest, name: str, model: ServedModel, found: Sequence[Prediction]) -> dict[str, Any]:
@@ -126,6 +137,10 @@ def _outputs(model: ServedModel) -> Mapping[str, Callable[[Sequence[Prediction]]
         "probability": column("FP32", lambda one: one.answer.probability),
         "logits": logits,
     }
+
+
+def _texts(tensor: InputTensor) -> list[str]:
+    return [text if isinstance(text, str) else text[0] for text in tensor.data]
 
 
 def _elements(shape: Sequence[int]) -> int:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 
-from loramill.errors import LoramillError
+from loramill.errors import LoramillError, ModelNotFoundError
 from loramill.inference.answers import read_answer
 from loramill.inference.batcher import Batcher, BatchLimits
 from loramill.inference.model_host import HostOptions, ModelHost
@@ -15,6 +15,7 @@ from loramill.inference.model_names import RegistryNames
 from loramill.inference.predictor import Prediction
 from loramill.inference.request_limits import RequestLimits, Texts
 from loramill.inference.served_model import LoadedBase, ServedModel
+from loramill.inference.serving_set import DEFAULT_ROUTE
 from loramill.inference.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,30 @@ class ModelService:
             await self._batcher.close()
         self.host.close()
 
-    async def predict(self, name: str | None, texts: Texts) -> list[Prediction]:
+    async def model(self, name: str | None, version: str | None = None) -> ServedModel:
+        """The model behind a name, loaded if it is not in memory.
+
+        Args:
+            version: of the models that a name leads to, the one with this version.
+
+        Raises:
+            ModelNotFoundError, AdapterFormatError: there is no such model or version, or it cannot be served.
+        """
+        if version is None:
+            return self.host.find(name) or await self.host.get(name)
+        route = self.host.serving.routes.get(name or DEFAULT_ROUTE)
+        found = [await self.host.get(model) for model in (route.models if route else (name,))]
+        for model in found:
+            if model.saved.version == version:
+                return model
+        there = " and ".join(model.saved.version for model in found)
+        raise ModelNotFoundError(f"The model {name!r} has the version {there}, not {version[:100]!r}.")
+
+    async def predict(self, name: str | None, texts: Texts, version: str | None = None) -> list[Prediction]:
         """The answer of one version of one model for every text.
+
+        Args:
+            version: see ``model``.
 
         Raises:
             ModelNotFoundError, AdapterFormatError: there is no such model, or it cannot be served.
@@ -94,7 +117,7 @@ class ModelService:
             PredictionError: the model failed on one of the texts.
         """
         start = time.perf_counter()
-        model = self.host.find(name) or await self.host.get(name)
+        model = await self.model(name, version)
         return await self._answer(model, texts, start)
 
     async def _answer(self, model: ServedModel, texts: Texts, start: float) -> list[Prediction]:

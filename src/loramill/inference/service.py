@@ -18,6 +18,7 @@ from starlette.responses import Response
 from loramill.errors import LoramillError, Problem, RequestInvalidError
 from loramill.inference.access import Access
 from loramill.inference.edge import Edge
+from loramill.inference.kserve import BINARY_HEADER, binary_refused
 from loramill.inference.model_service import ModelService
 from loramill.inference.routes import health, kserve, models, predict
 from loramill.inference.schemas import ProblemReply
@@ -70,9 +71,11 @@ async def _expected(_request: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-async def _invalid_body(_request: Request, error: Exception) -> Response:
+async def _invalid_body(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
+    if BINARY_HEADER in request.headers:
+        return problem_response(binary_refused())
     messages: dict[str, list[str]] = {}
     for detail in error.errors():
         messages.setdefault(_field(detail["loc"]), []).append(detail["msg"])
