@@ -100,7 +100,7 @@ def test_a_job_given_back_goes_on_elsewhere_and_the_old_worker_may_write_nothing
     submit()
     old = take()
     with database.transaction() as session:
-        assert give_back(session, old)
+        assert give_back(session, old) == Status.PENDING
     waiting = row()
     assert (waiting.status, waiting.worker, waiting.resume, waiting.setbacks) == (Status.PENDING, None, True, 0)
     check_old_claim_is_powerless(database, old)
@@ -112,6 +112,17 @@ def test_a_job_given_back_goes_on_elsewhere_and_the_old_worker_may_write_nothing
         ExperimentStore(session).mark_finished("job", {}, attempt=new.attempt)
     assert row().status == Status.SUCCESS
     check_old_claim_is_powerless(database, new)
+
+
+def test_a_cancelled_job_is_not_given_back_but_ended(submit: Submit, take: Take, database: Database, row: Row) -> None:
+    submit()
+    taken = take()
+    with database.transaction() as session:
+        request_cancel(session, "job")
+    with database.transaction() as session:
+        assert give_back(session, taken) == Status.REVOKED
+    assert (row().status, row().worker) == (Status.REVOKED, "worker 1")
+    assert row().finished_at is not None
 
 
 def check_old_claim_is_powerless(database: Database, old: Claim) -> None:

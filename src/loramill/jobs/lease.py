@@ -190,14 +190,21 @@ def revoke(session: Session, claim: Claim) -> bool:
     return True
 
 
-def give_back(session: Session, claim: Claim) -> bool:
+def give_back(session: Session, claim: Claim) -> Status | None:
     """Let another worker go on from the last checkpoint, because this one shuts down; the reaper sends it to them.
 
     Returns:
-        Whether it was still ours to give.
+        PENDING; REVOKED when its owner wished it to end; ``None`` when it was not ours to give any more.
     """
+    state = renew(session, claim)
+    if state == LeaseState.LOST:
+        return None
+    if state == LeaseState.CANCELLED:
+        revoke(session, claim)
+        return Status.REVOKED
     waiting = {"status": Status.PENDING, "worker": None, "lease_until": None, "resume": True}
-    return _change(session, claim, **waiting, not_before=datetime.now(UTC)) is not None
+    _change(session, claim, **waiting, not_before=datetime.now(UTC))
+    return Status.PENDING
 
 
 class LeaseKeeper:

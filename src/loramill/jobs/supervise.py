@@ -162,7 +162,7 @@ class Supervisor:
                 if reason == Ended.CANCELLED:
                     status = Status.REVOKED if revoke(session, claimed) else None
                 elif reason == Ended.DRAINING:
-                    status = Status.PENDING if give_back(session, claimed) else None
+                    status = give_back(session, claimed)
                 else:
                     status = fail_or_retry(session, claimed, self._error(reason, exit_code))
         except SQLAlchemyError as error:
