@@ -89,6 +89,22 @@ def test_spellings_of_a_label_become_one(make_rows: MakeRows) -> None:
     }
 
 
+def test_all_splits_have_the_spelling_of_the_training_rows(make_rows: MakeRows) -> None:
+    train, validation = ["good", "bad"] * 10, ["GOOD", "BAD"] * 10
+    train[4] = "GOOD"
+    splits = {
+        "validation": make_rows(clean_texts(20, seed=2), validation, name="validation"),
+        "train": make_rows(clean_texts(20), train),
+    }
+    assert {finding.code for finding in DataValidator().validate(splits).findings if finding.severity == "error"} == {
+        "label_spelling"
+    }
+    cleaned = clean(splits)
+    for rows in cleaned.splits.values():
+        assert rows.labels.to_pylist() == ["good", "bad"] * 10
+    assert cleaned.summary == {"label_spelling repaired": 21}
+
+
 def test_several_rules_for_labels_drop_the_rows_that_they_found(make_rows: MakeRows) -> None:
     texts = clean_texts(60)
     labels: list[object] = ["1", "2", "3"] * 20

@@ -157,6 +157,16 @@ def test_labels_that_cleaning_mends_or_drops_decide_nothing(tmp_path: Path) -> N
     assert 14 not in {*cleaned.train.row_ids.tolist(), *cleaned.eval.row_ids.tolist()}
 
 
+def test_an_evaluation_split_with_other_spellings_is_cleaned_to_those_of_training(tmp_path: Path) -> None:
+    for name, labels, seed in (("train", ("bad", "good"), 1), ("validation", ("Bad", "GOOD"), 2)):
+        texts = clean_texts(60, seed=seed)
+        rows = [{"text": text, "label": labels[number % 2]} for number, text in enumerate(texts)]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    data = prepare(tmp_path, tmp_path, on_findings="clean", strict=True)
+    assert data.label_names == ("bad", "good")
+    assert data.eval.labels.tolist() == [0, 1] * 30
+
+
 def test_long_texts_are_counted_by_the_tokenizer(tmp_path: Path, source: Path) -> None:
     data = prepare(
         tmp_path,

@@ -14,11 +14,11 @@ from loramill.arrays import from_numpy, strings
 from loramill.config.schema import ValidationRules
 from loramill.data.checks.duplicates import check_copies
 from loramill.data.checks.files import check_file_damage
-from loramill.data.checks.labels import check_labels
+from loramill.data.checks.labels import check_labels, spellings_of
 from loramill.data.checks.rule import Hits, TextRule
 from loramill.data.checks.texts import text_rules
 from loramill.data.findings import excerpt
-from loramill.data.labels import canonical_labels, count_labels, preferred_spellings
+from loramill.data.labels import canonical_labels
 from loramill.data.rows import SplitRows
 
 if TYPE_CHECKING:
@@ -60,13 +60,21 @@ class Cleaned:
         return dict(sorted(Counter(f"{change.code} {change.action}" for change in self.changes).items()))
 
 
-def clean(splits: Mapping[str, SplitRows], rules: ValidationRules | None = None) -> Cleaned:
+def clean(
+    splits: Mapping[str, SplitRows],
+    rules: ValidationRules | None = None,
+    spellings: Mapping[str, str] | None = None,
+) -> Cleaned:
     """Repair what can be repaired, then drop what the rules drop.
 
     An evaluation split keeps its copies and contradictions; the copies of its rows leave the training split.
+
+    Args:
+        spellings: ``spellings_of`` the data set, where these splits are a part of it.
     """
     changes: list[Change] = []
-    cleaned = {name: _clean_split(rows, rules or ValidationRules(), changes) for name, rows in splits.items()}
+    rules, spellings = rules or ValidationRules(), spellings or spellings_of(splits)
+    cleaned = {name: _clean_split(rows, rules, spellings, changes) for name, rows in splits.items()}
     train = cleaned.get("train")
     if train is not None:
         for name, rows in cleaned.items():
@@ -76,9 +84,9 @@ def clean(splits: Mapping[str, SplitRows], rules: ValidationRules | None = None)
     return Cleaned(cleaned, tuple(changes))
 
 
-def labels_once_clean(rows: SplitRows) -> pa.Array:
+def labels_once_clean(rows: SplitRows, spellings: Mapping[str, str]) -> pa.Array:
     """The labels that ``clean`` leaves: before them nobody knows what kind of problem the rows pose."""
-    return _with_clean_labels(rows, []).labels
+    return _with_clean_labels(rows, spellings, []).labels
 
 
 def repair_texts(rows: SplitRows, rule: TextRule, changes: list[Change]) -> SplitRows:
@@ -105,7 +113,9 @@ def _dropped(rows: SplitRows, positions: NDArray[np.int64], column: str | None, 
         yield Change(rows.name, int(rows.row_ids[position]), column, code, "dropped", before)
 
 
-def _clean_split(rows: SplitRows, rules: ValidationRules, changes: list[Change]) -> SplitRows:
+def _clean_split(
+    rows: SplitRows, rules: ValidationRules, spellings: Mapping[str, str], changes: list[Change]
+) -> SplitRows:
     for rule in text_rules(rules):
         if rule.repair is not None:
             rows = repair_texts(rows, rule, changes)
@@ -114,14 +124,14 @@ def _clean_split(rows: SplitRows, rules: ValidationRules, changes: list[Change])
             for column, texts in rows.text_columns:
                 rows = drop_rows(rows, np.flatnonzero(rule.find(texts)), column, rule.code, changes)
     rows = _without_hits(rows, check_file_damage(rows), changes)
-    rows = _with_clean_labels(rows, changes)
+    rows = _with_clean_labels(rows, spellings, changes)
     return _without_hits(rows, check_copies(rows), changes) if rows.name == "train" else rows
 
 
-def _with_clean_labels(rows: SplitRows, changes: list[Change]) -> SplitRows:
+def _with_clean_labels(rows: SplitRows, spellings: Mapping[str, str], changes: list[Change]) -> SplitRows:
     """Spelled alike, without those that fit no other, and in the canonical spelling of those that remain."""
-    rows = _with_preferred_labels(rows, changes)
-    rows = _without_hits(rows, check_labels(rows), changes)
+    rows = _with_preferred_labels(rows, spellings, changes)
+    rows = _without_hits(rows, check_labels(rows, spellings), changes)
     return replace(rows, labels=canonical_labels(rows.labels))
 
 
@@ -160,14 +170,13 @@ def _repaired(
     return pc.replace_with_mask(texts, from_numpy(found), after)
 
 
-def _with_preferred_labels(rows: SplitRows, changes: list[Change]) -> SplitRows:
+def _with_preferred_labels(rows: SplitRows, spellings: Mapping[str, str], changes: list[Change]) -> SplitRows:
     """Rarer spellings of a label written like the most frequent one."""
     import pyarrow as pa
 
     if rows.has_several_labels:
         return rows
-    preferred = preferred_spellings(count_labels(rows.labels))
-    changed = {label: better for label, better in preferred.items() if label != better}
+    changed = {label: better for label, better in spellings.items() if label != better}
     if not changed:
         return rows
     labels = rows.labels.to_pylist()

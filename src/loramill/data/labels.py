@@ -147,12 +147,17 @@ def count_labels(labels: pa.Array) -> dict[str, int]:
     return {name: counts[name] for name in _in_order(list(counts), _numeric(list(counts)), None)}
 
 
-def preferred_spellings(counts: Mapping[str, int]) -> dict[str, str]:
-    """Label -> the most frequent label that differs from it only in case, blanks, hyphens and underscores."""
+def preferred_spellings(*counts: Mapping[str, int]) -> dict[str, str]:
+    """Label -> the most frequent label that differs from it only in case, blanks, hyphens and underscores.
+
+    Args:
+        counts: label -> rows, for each split; a spelling of an earlier one goes before all of later ones.
+    """
     common: dict[str, str] = {}
-    for label in sorted(counts, key=lambda label: (-counts[label], label)):
-        common.setdefault(_folded(label), label)
-    return {label: common[_folded(label)] for label in counts}
+    for counted in counts:
+        for label in sorted(counted, key=lambda label: (-counted[label], label)):
+            common.setdefault(_folded(label), label)
+    return {label: common[_folded(label)] for counted in counts for label in counted}
 
 
 def canonical_number(label: str) -> float | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from loramill.arrays import or_empty
 from loramill.config.schema import DataConfig
+from loramill.data.checks.labels import spellings_of
 from loramill.data.checks.texts import text_rules
 from loramill.data.cleaning import Change, clean, drop_rows, labels_once_clean, repair_texts
 from loramill.data.findings import ValidationReport
@@ -94,18 +95,15 @@ def prepare_data(
     """
     source = load_source(config, data_folder)
     notes = list(source.notes)
-    train_rows = source.splits["train"]
-    labels = labels_once_clean(train_rows) if config.on_findings == "clean" else train_rows.labels
-    label_set = find_label_set(labels, num_labels=num_labels, names=source.label_names)
+    label_set = _label_set(source, config, num_labels)
     train, evaluation = _split(source, label_set, config, seed, notes)
     chosen = {
         "train": _choose(train, config.train_samples, label_set, seed),
         evaluation.name: _choose(evaluation, config.eval_samples, label_set, seed),
     }
-    validator = DataValidator(config.validation_rules, max_length=config.max_length, count_tokens=count_tokens)
-    report = validator.validate(chosen, found_while_reading=source.findings)
+    report = _checked(chosen, source, config, count_tokens)
     refuse_on_errors(report, config, strict=strict)
-    usable = _usable(chosen, config, notes)
+    usable = _usable(chosen, source, config, notes)
     train, evaluation = usable["train"], usable[evaluation.name]
     return PreparedData(
         train=_encoded(train, label_set),
@@ -116,6 +114,13 @@ def prepare_data(
         versions=_store({"train": train, "eval": evaluation}, source, data_folder),
         notes=tuple(notes),
     )
+
+
+def _checked(
+    chosen: Mapping[str, SplitRows], source: SourceData, config: DataConfig, count_tokens: TokenCounter | None
+) -> ValidationReport:
+    validator = DataValidator(config.validation_rules, max_length=config.max_length, count_tokens=count_tokens)
+    return validator.validate(chosen, found_while_reading=source.findings)
 
 
 def refuse_on_errors(report: ValidationReport, config: DataConfig, *, strict: bool) -> None:
@@ -136,6 +141,13 @@ def refuse_on_errors(report: ValidationReport, config: DataConfig, *, strict: bo
         f"The data has findings of severity error: {codes}. First: {first.code} in {place}: {first.excerpt!r}.",
         fix=f"{first.fix} `loramill data validate` lists them all; data.on_findings: clean takes them out.",
     )
+
+
+def _label_set(source: SourceData, config: DataConfig, num_labels: int | None) -> LabelSet:
+    """The classes of the training rows, as cleaning leaves them where the config says ``clean``."""
+    train = source.splits["train"]
+    labels = labels_once_clean(train, spellings_of(source.splits)) if config.on_findings == "clean" else train.labels
+    return find_label_set(labels, num_labels=num_labels, names=source.label_names)
 
 
 def _split(
@@ -185,10 +197,12 @@ def _strata(rows: SplitRows, label_set: LabelSet) -> NDArray[np.int64] | None:
     return rows.label_codes if label_set.problem_type == "single_label_classification" else None
 
 
-def _usable(splits: Mapping[str, SplitRows], config: DataConfig, notes: list[str]) -> dict[str, SplitRows]:
+def _usable(
+    splits: Mapping[str, SplitRows], source: SourceData, config: DataConfig, notes: list[str]
+) -> dict[str, SplitRows]:
     """What remains to train on: cleaned if the config says so; without empty texts and markup in any case."""
     if config.on_findings == "clean":
-        cleaned = clean(splits, config.validation_rules)
+        cleaned = clean(splits, config.validation_rules, spellings_of(source.splits))
         notes += [f"Cleaning: {what}, {count} rows." for what, count in cleaned.summary.items()]
         usable = dict(cleaned.splits)
     else:

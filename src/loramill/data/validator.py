@@ -15,7 +15,7 @@ from loramill.arrays import or_empty
 from loramill.config.schema import ValidationRules
 from loramill.data.checks.duplicates import check_copies, check_leaks, check_near_copies, check_pairs
 from loramill.data.checks.files import check_file_damage
-from loramill.data.checks.labels import check_labels, is_regression
+from loramill.data.checks.labels import check_labels, is_regression, spellings_of
 from loramill.data.checks.rule import Hits, TextRule, whole_split
 from loramill.data.checks.splits import check_split_pair
 from loramill.data.checks.texts import text_rules
@@ -83,18 +83,19 @@ class DataValidator:
 
     def hits(self, splits: Mapping[str, SplitRows]) -> Iterator[Hits]:
         """What every rule finds, rule by rule."""
+        spellings = spellings_of(splits)
         for rows in splits.values():
             yield from self.text_hits(rows)
             yield from check_file_damage(rows)
             yield from check_pairs(rows)
-            yield from check_labels(rows)
+            yield from check_labels(rows, spellings)
             yield from check_copies(rows)
             yield from self._truncated(rows)
         yield from check_near_copies(splits)
         train = splits.get("train")
         for name, rows in splits.items():
             if train is not None and name != "train":
-                yield from check_split_pair(train, rows)
+                yield from check_split_pair(train, rows, spellings)
                 yield from check_leaks(train, rows)
 
     def text_hits(self, rows: SplitRows) -> Iterator[Hits]:

@@ -21,8 +21,18 @@ OUTLIER_DEVIATIONS = 20
 NUMERIC_SHARE = 0.9
 
 
-def check_labels(rows: SplitRows) -> Iterator[Hits]:
-    """Every label rule on one split; a split without any label (a test split) is one note."""
+def spellings_of(splits: Mapping[str, SplitRows]) -> dict[str, str]:
+    """Label -> the spelling of it that all splits should have; that of the training rows goes first."""
+    in_order = sorted(splits, key=lambda name: name != "train")
+    return preferred_spellings(*(count_labels(splits[name].labels) for name in in_order))
+
+
+def check_labels(rows: SplitRows, spellings: Mapping[str, str]) -> Iterator[Hits]:
+    """Every label rule on one split; a split without any label (a test split) is one note.
+
+    Args:
+        spellings: ``spellings_of`` all splits.
+    """
     if not rows.is_labelled.any():
         fix = "Nothing to do: it is not used for training or evaluation."
         yield whole_split("split_without_labels", "info", rows.name, rows.columns.label, rows.name, fix)
@@ -31,7 +41,7 @@ def check_labels(rows: SplitRows) -> Iterator[Hits]:
     yield from missing_labels(rows)
     yield from empty_label_lists(rows)
     yield from mixed_labels(rows, counts)
-    yield from spelling_variants(rows, counts)
+    yield from spelling_variants(rows, counts, spellings)
     yield from outlying_numbers(rows, counts)
     if not is_regression(counts):
         yield from class_sizes(rows, counts)
@@ -71,12 +81,11 @@ def mixed_labels(rows: SplitRows, counts: dict[str, int]) -> Iterator[Hits]:
     yield from _rows_with(rows, "label_not_a_number", "error", wrong, fix, "drop")
 
 
-def spelling_variants(rows: SplitRows, counts: dict[str, int]) -> Iterator[Hits]:
+def spelling_variants(rows: SplitRows, counts: dict[str, int], spellings: Mapping[str, str]) -> Iterator[Hits]:
     """Two spellings of one label ("Positive", "positive") would become two classes; the rarer one is reported."""
-    preferred = preferred_spellings(counts)
-    variants = [label for label in counts if preferred[label] != label]
+    variants = [label for label in counts if spellings[label] != label]
     for variant in variants[:MAX_CLASSES_NAMED]:
-        fix = f"Write it as '{preferred[variant]}', like the other rows."
+        fix = f"Write it as '{spellings[variant]}', like the other rows."
         yield from _rows_with(rows, "label_spelling", "error", [variant], fix, "repair")
 
 

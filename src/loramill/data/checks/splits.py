@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from loramill.data.checks.labels import is_regression
 from loramill.data.checks.rule import Hits, whole_split
@@ -14,11 +15,14 @@ MAX_SHIFT = 0.2
 MAX_NAMED = 10
 
 
-def check_split_pair(train: SplitRows, evaluation: SplitRows) -> Iterator[Hits]:
-    """Classes and shares of an evaluation split against those of the training split."""
+def check_split_pair(train: SplitRows, evaluation: SplitRows, spellings: Mapping[str, str]) -> Iterator[Hits]:
+    """Classes and shares of an evaluation split against those of the training split.
+
+    A class under another spelling is no other class: the rule ``label_spelling`` reports it.
+    """
     label, name = train.columns.label, evaluation.name
-    in_train, in_evaluation = count_labels(train.labels), count_labels(evaluation.labels)
-    if not in_evaluation or is_regression(in_train):
+    in_train, in_evaluation = _spelled_counts(train, spellings), _spelled_counts(evaluation, spellings)
+    if not in_train or not in_evaluation or is_regression(in_train):
         return
     unseen = [label for label in in_evaluation if label not in in_train]
     if unseen:
@@ -39,6 +43,13 @@ def check_split_pair(train: SplitRows, evaluation: SplitRows) -> Iterator[Hits]:
     if len(evaluation) < FEW_EVALUATION_ROWS:
         fix = "Hold out more rows: one row is worth more than a percent here."
         yield whole_split("eval_small", "info", name, None, f"{len(evaluation)} rows", fix)
+
+
+def _spelled_counts(rows: SplitRows, spellings: Mapping[str, str]) -> dict[str, int]:
+    counts = Counter[str]()
+    for label, count in count_labels(rows.labels).items():
+        counts[spellings[label]] += count
+    return dict(counts)
 
 
 def _total_variation(first: dict[str, int], second: dict[str, int]) -> float:
