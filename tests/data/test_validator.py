@@ -234,6 +234,14 @@ def test_faults_of_the_labels_of_a_split_are_found(make_rows: MakeRows, code: st
     assert [(finding.row, finding.column) for finding in found(report, code)] == [(None, "label")]
 
 
+def test_lists_that_are_all_empty_are_one_finding(load: Load, tmp_path: Path) -> None:
+    rows = [{"text": text, "label": []} for text in clean_texts(20)]
+    for name in ("train", "validation"):
+        write_rows(tmp_path / f"{name}.jsonl", rows if name == "train" else [{**rows[0], "label": ["a"]}])
+    report = DataValidator().validate(load(tmp_path).splits)
+    assert [(finding.severity, finding.row) for finding in found(report, "label_list_empty")] == [("error", None)]
+
+
 def test_a_label_that_stands_in_its_texts_is_found(make_rows: MakeRows) -> None:
     labels = ["complaint" if number % 2 else "praise" for number in range(ROWS)]
     texts = [f"{label.upper()}: {text}" for label, text in zip(labels, clean_texts(ROWS), strict=True)]

@@ -43,7 +43,7 @@ def check_labels(rows: SplitRows, spellings: Mapping[str, str]) -> Iterator[Hits
     yield from mixed_labels(rows, counts)
     yield from spelling_variants(rows, counts, spellings)
     yield from outlying_numbers(rows, counts)
-    if not is_regression(counts):
+    if counts and not is_regression(counts):
         yield from class_sizes(rows, counts)
         yield from label_given_away(rows, counts)
 
@@ -64,10 +64,13 @@ def missing_labels(rows: SplitRows) -> Iterator[Hits]:
 
 
 def empty_label_lists(rows: SplitRows) -> Iterator[Hits]:
-    """A list without labels may be meant ("none of them applies"), or a slip."""
+    """A list without labels may be meant ("none of them applies"), or a slip; all of them together name no class."""
     if rows.has_several_labels:
         found = np.flatnonzero((to_numpy(rows.labels.value_lengths()) == 0) & rows.is_labelled)
-        if len(found):
+        if len(found) == rows.is_labelled.sum():
+            fix = "Name another column with data.label_column, or add labels."
+            yield whole_split("label_list_empty", "error", rows.name, rows.columns.label, "every list is empty", fix)
+        elif len(found):
             yield _hits(rows, "label_list_empty", "info", found, "Kept as: no class applies. Is that meant?")
 
 
