@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from loramill.config.schema import ValidationRules
 from loramill.errors import NotFoundError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.reproduction import WEIGHTS_FILE, config_to_repeat, hold_against
@@ -46,12 +47,14 @@ def test_other_shapes_have_no_difference(make_run) -> None:
 
 
 def test_the_stored_rows_are_trained_on_again(make_run) -> None:
-    config = config_to_repeat(
-        make_run(config={"data": {"dataset_name": "reviews.csv", "train_samples": 10, "text_column": "a"}})
-    )
+    rules = {"remove_html": True, "min_text_length": 3}
+    data = {"train_samples": 10, "text_column": "a", "on_findings": "clean", "validation_rules": rules}
+    config = config_to_repeat(make_run(config={"data": {"dataset_name": "reviews.csv", **data}}))
     assert config.data.text_column is None  # stored rows have names of their own
     assert config.data.dataset_name == "version:v-train+v-eval"
     assert config.data.train_samples is None
+    assert config.data.on_findings == "warn"  # they were cleaned before they were stored
+    assert config.data.validation_rules == ValidationRules(min_text_length=3, remove_html=False)
     assert config.training.seed == 42
 
 

@@ -56,11 +56,15 @@ def config_to_repeat(original: ExperimentFolder) -> ExperimentConfig:
     if not (data.get("train") and data.get("eval")):
         raise NotFoundError(f"Experiment {original.id!r} recorded no data versions, so its rows are not known.")
     tree = original.read_config_tree()
-    tree["data"] = {**tree.get("data", {}), "dataset_name": f"version:{data['train']}+{data['eval']}"}
-    tree["data"].update(dataset_config=None, train_samples=None, eval_samples=None)
-    tree["data"].update(
-        text_column=None, text_pair_column=None, label_column=None
-    )  # stored rows have names of their own
+    own = tree.get("data", {})
+    tree["data"] = {
+        **own,
+        "dataset_name": f"version:{data['train']}+{data['eval']}",
+        **dict.fromkeys(("dataset_config", "train_samples", "eval_samples")),
+        **dict.fromkeys(("text_column", "text_pair_column", "label_column")),  # stored rows have names of their own
+        "on_findings": "warn",  # and were cleaned before they were stored
+        "validation_rules": {**own.get("validation_rules", {}), "remove_html": False},
+    }
     return parse_config(tree, source=str(original.config_file))
 
 

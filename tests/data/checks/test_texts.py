@@ -43,6 +43,8 @@ def test_text_decoded_with_the_wrong_encoding_is_found_and_repaired(text: str, w
         ('<a href="https://e.org/?a=1&amp;b=2">link</a>', " link "),
         ("1 &lt; 2 &amp;&amp; 3", "1 < 2 && 3"),
         ("<BR />", " "),
+        ("One&lt;br /&gt;two &amp; three", "One two & three"),
+        ('<a title="a &gt; b">link</a>', " link "),
     ],
 )
 def test_markup_is_taken_out(text: str, plain: str) -> None:

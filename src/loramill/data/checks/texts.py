@@ -77,15 +77,11 @@ def is_html(texts: Texts) -> Mask:
 
 
 def without_html(texts: Texts) -> Texts:
-    """Texts without tags, scripts and comments, and with entities as the characters that they stand for."""
-    import pyarrow.compute as pc
+    """Texts without tags, scripts and comments, and with entities as the characters that they stand for.
 
-    return without_entities(pc.replace_substring_regex(texts, HTML_REMOVED, " "))
-
-
-def without_entities(texts: Texts) -> Texts:
-    """HTML entities as the characters that they stand for."""
-    return _each(texts, html.unescape)
+    Tags that were written with entities (``&lt;br&gt;``) go, too.
+    """
+    return _without_tags(_each(_without_tags(texts), html.unescape))
 
 
 def is_encoded_twice(texts: Texts) -> Mask:
@@ -138,7 +134,7 @@ def _repair_rules(rules: ValidationRules) -> tuple[TextRule, ...]:
     lost = "The character is lost: export the text again."
     return (
         TextRule("html_tags", html_severity, html_fix, is_html, HTML_TAG, without_html),
-        TextRule("html_entities", "info", html_fix, _matching(HTML_ENTITY), HTML_ENTITY, without_entities),
+        TextRule("html_entities", "info", html_fix, _matching(HTML_ENTITY), HTML_ENTITY, without_html),
         TextRule(
             "mojibake",
             "warning",
@@ -163,6 +159,10 @@ def _repair_rules(rules: ValidationRules) -> tuple[TextRule, ...]:
             _replacing(rf"^{SPACE}+|{SPACE}+$", ""),
         ),
     )
+
+
+def _without_tags(texts: Texts) -> Texts:
+    return _replacing(HTML_REMOVED, " ")(texts)
 
 
 def _matching(pattern: str) -> Callable[[Texts], Mask]:
