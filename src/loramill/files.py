@@ -39,6 +39,21 @@ def named_storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be written: {error}") from error
 
 
+@contextlib.contextmanager
+def named_read_errors(path: Path) -> Iterator[None]:
+    """The same for reading; a file that is not there stays ``FileNotFoundError``, which callers have an answer to.
+
+    Raises:
+        StorageError: no permission, or anything else.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.", fix="Change its permissions.") from error
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file or leave the old one: staged beside it, flushed to disk, renamed.
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from cli_runs import loramill
 from data_rows import clean_texts, write_rows
 from loramill.cli.data import app
 from loramill.config.schema import ExperimentConfig
@@ -213,6 +217,32 @@ def test_tags_are_given_and_taken_away(source: Path) -> None:
 def test_an_empty_store_says_how_to_begin(home: Path) -> None:
     assert "loramill data version SOURCE" in run("list")
     assert read("list") == {"versions": [], "stored_bytes": 0}
+
+
+def test_what_may_not_be_read_or_written_is_named(source: Path, home: Path) -> None:
+    without_power = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if without_power and not shutil.which("setpriv"):
+        pytest.skip("root reads and writes everywhere, and setpriv is not here to take that away")
+
+    def assert_refused(closed: Path, mode: int, code: str, *arguments: str | Path) -> None:
+        before = stat.S_IMODE(closed.stat().st_mode)
+        closed.chmod(mode)
+        refused = loramill(home, "data", *arguments, before=without_power)
+        closed.chmod(before)
+        assert refused.returncode == 1
+        assert f"error [{code}]" in refused.stderr, refused.stderr
+        assert "Traceback" not in refused.stderr
+
+    stored = read("version", source)["train"]["id"]
+    other = write_rows(home / "other.jsonl", _clean_rows())
+    metadata = home / "data" / "metadata"
+    assert_refused(source, 0, "data_unreadable", "validate", source)
+    assert_refused(metadata / "versions", 0, "storage_failed", "gc")
+    assert_refused(metadata / "versions", 0o500, "folder_unwritable", "delete", stored)
+    assert_refused(home / "data" / "datasets", 0o500, "folder_unwritable", "version", other)
+    (metadata / ".lock").unlink()
+    assert_refused(metadata, 0o500, "folder_unwritable", "tag", stored, "golden")
+    assert read("verify", stored)["intact"]
 
 
 def _clean_rows() -> list[dict[str, object]]:

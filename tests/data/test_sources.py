@@ -27,6 +27,7 @@ from loramill.errors import (
     MissingSplitError,
     NotFoundError,
     PermissionDeniedError,
+    UnreadableDataError,
 )
 
 
@@ -64,6 +65,8 @@ def test_a_part_of_the_rows_has_the_same_labels_when_it_is_read_again(
         ("nowhere.csv", DatasetNotFoundError),
         ("./nowhere", DatasetNotFoundError),
         ("/nowhere/at/all", DatasetNotFoundError),
+        ("long" * 100, UnreadableDataError),
+        ("long" * 100 + ".csv", UnreadableDataError),
     ],
 )
 def test_what_is_not_there_is_said_without_asking_the_hub(load: Load, name: str, error: type[LoramillError]) -> None:

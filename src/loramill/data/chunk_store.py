@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from loramill.data.chunks import Chunk
 from loramill.errors import CorruptFileError
-from loramill.files import named_storage_errors, sync_folder
+from loramill.files import named_read_errors, named_storage_errors, sync_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,7 +66,8 @@ class ChunkStore:
         Returns:
             Bytes of the new pack; 0 when every chunk was there.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with named_storage_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         with named_storage_errors(self._folder), PackWriter(self._folder) as pack:
             for chunk, first_hash in chunks:
                 progress.append((chunk.id, chunk.rows))
@@ -89,7 +90,8 @@ class ChunkStore:
             for chunk_id in chunk_ids:
                 place = self._place(chunk_id)
                 if place.pack not in files:
-                    files[place.pack] = place.pack.open("rb")
+                    with named_read_errors(place.pack):
+                        files[place.pack] = place.pack.open("rb")
                 files[place.pack].seek(place.offset)
                 yield _decompress(files[place.pack].read(place.packed), place)
         finally:
@@ -194,8 +196,9 @@ def read_index(pack: Path) -> dict[str, Place]:
 
     Raises:
         CorruptFileError: it is no pack, or cut off.
+        StorageError: it may not be read.
     """
-    with pack.open("rb") as file:
+    with named_read_errors(pack), pack.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - FOOTER))
         footer = file.read()

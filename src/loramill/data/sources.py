@@ -14,14 +14,14 @@ import numpy as np
 from loramill.arrays import from_numpy, strings
 from loramill.config.schema import DataConfig
 from loramill.data.columns import find_columns
-from loramill.data.findings import Finding
+from loramill.data.findings import Finding, excerpt
 from loramill.data.readers import file_format, plain_name, read_file, require_allowed
 from loramill.data.rows import SplitRows, canonical_rows
 from loramill.data.samples import load_sample, samples
 from loramill.data.tables import FileRows
 from loramill.data.text_input import ReadLimits
 from loramill.data.version_manager import DataVersionManager
-from loramill.errors import DatasetNotFoundError, EmptyDatasetError, MissingSplitError
+from loramill.errors import DatasetNotFoundError, EmptyDatasetError, MissingSplitError, UnreadableDataError
 from loramill.hub import hub_answers
 
 EVAL_NAMES = ("validation", "valid", "dev", "eval", "validation_matched", "test")
@@ -109,14 +109,22 @@ def _read(config: DataConfig, data_folder: Path, allowed_folders: Sequence[Path]
         return _from_version(rest, data_folder)
     path = Path(config.dataset_name)
     looks_like_path = bool(file_format(path)) or path.is_absolute() or config.dataset_name.startswith(".")
-    if looks_like_path or path.exists():
-        require_allowed(path, allowed_folders)
-        if path.is_dir():
-            return _from_folder(path, limits)
-        if not path.exists():
-            raise DatasetNotFoundError(f"There is no file or folder {path}.", fix=f"Correct its name. {WAYS_OUT}")
-        return _Files({"train": read_file(path, limits)}, origin=str(path))
+    try:
+        if looks_like_path or path.exists():
+            return _from_path(path, allowed_folders, limits)
+    except OSError as error:
+        fix = "Correct its name, or the permissions of the file and its folders."
+        raise UnreadableDataError(f"{excerpt(str(path))} cannot be read: {error.strerror}.", fix=fix) from error
     return _from_hub(config)
+
+
+def _from_path(path: Path, allowed_folders: Sequence[Path] | None, limits: ReadLimits) -> _Files:
+    require_allowed(path, allowed_folders)
+    if path.is_dir():
+        return _from_folder(path, limits)
+    if not path.exists():
+        raise DatasetNotFoundError(f"There is no file or folder {path}.", fix=f"Correct its name. {WAYS_OUT}")
+    return _Files({"train": read_file(path, limits)}, origin=str(path))
 
 
 def _from_sample(name: str, data_folder: Path) -> _Files:

@@ -32,7 +32,7 @@ from loramill.data.versions import (
     with_label_lists,
 )
 from loramill.errors import ConflictError, CorruptFileError, NotFoundError
-from loramill.files import named_storage_errors, sync_folder, write_json
+from loramill.files import named_read_errors, named_storage_errors, sync_folder, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +90,7 @@ class DataVersionManager:
 
     def versions(self) -> list[DataVersion]:
         """Every version, oldest first."""
-        versions = [self._load(path.stem) for path in self._manifests.glob("*.json")]
+        versions = [self._load(version_id) for version_id in self._ids()]
         return sorted(versions, key=lambda version: (version.created_at, version.id))
 
     def get(self, name: str) -> DataVersion:
@@ -103,8 +103,7 @@ class DataVersionManager:
         tagged = self.tags().get(name)
         if tagged is not None:
             return self._load(tagged)
-        ids = [path.stem for path in self._manifests.glob("*.json")]
-        matches = [known for known in ids if known.startswith(name)] if len(name) >= SHORTEST_PREFIX else []
+        matches = [known for known in self._ids() if known.startswith(name)] if len(name) >= SHORTEST_PREFIX else []
         if len(matches) > 1:
             raise ConflictError(
                 f"{len(matches)} data versions begin with '{name}'.", fix=f"Write more of the id: {', '.join(matches)}."
@@ -155,10 +154,7 @@ class DataVersionManager:
 
     def tags(self) -> dict[str, str]:
         """Tag -> version id."""
-        try:
-            return dict(json.loads(self._tags.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return {}
+        return dict(_read_json(self._tags) or {})
 
     def tag(self, name: str, tag: str) -> DataVersion:
         """Give a version a name; a tag that is taken moves.
@@ -215,7 +211,8 @@ class DataVersionManager:
         """Delete rows that no version needs; returns the bytes freed."""
         with self._locked():
             live = {chunk_id for version in self.versions() for chunk_id, _ in version.chunks}
-            return ChunkStore(self._packs).collect_garbage(live)
+            with named_storage_errors(self._packs):
+                return ChunkStore(self._packs).collect_garbage(live)
 
     def stored_bytes(self) -> int:
         """Bytes that all rows take on disk."""
@@ -234,14 +231,22 @@ class DataVersionManager:
     def _manifest(self, version_id: str) -> Path:
         return self._manifests / f"{version_id}.json"
 
-    def _load(self, version_id: str) -> DataVersion:
-        path = self._manifest(version_id)
+    def _ids(self) -> list[str]:
+        """Ids of all versions; a folder that may not be read is an error, not an empty one.
+
+        Raises:
+            StorageError: it may not be read.
+        """
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            with named_read_errors(self._manifests):
+                return [path.stem for path in self._manifests.iterdir() if path.suffix == ".json"]
         except FileNotFoundError:
-            raise NotFoundError(f"There is no data version {version_id}.", fix="It was deleted meanwhile.") from None
-        except ValueError:
-            raise CorruptFileError(f"{path} is damaged.", fix="Restore it from a backup.") from None
+            return []
+
+    def _load(self, version_id: str) -> DataVersion:
+        values = _read_json(self._manifest(version_id))
+        if values is None:
+            raise NotFoundError(f"There is no data version {version_id}.", fix="It was deleted meanwhile.")
         for name in ("columns", "label_names", "parents"):
             values[name] = tuple(values[name]) if values[name] is not None else None
         values["chunks"] = tuple((chunk_id, rows) for chunk_id, rows in values["chunks"])
@@ -255,7 +260,25 @@ class DataVersionManager:
         """One writer at a time; readers need no lock, since files appear whole and never change."""
         from filelock import FileLock
 
-        with named_storage_errors(self._manifests):
-            self._manifests.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._manifests.parent / ".lock"):
+        with contextlib.ExitStack() as held:
+            with named_storage_errors(self._manifests):
+                self._manifests.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(self._manifests.parent / ".lock"))
             yield
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A document of the store; ``None`` when there is none.
+
+    Raises:
+        CorruptFileError: it is no JSON.
+        StorageError: it may not be read.
+    """
+    try:
+        with named_read_errors(path):
+            document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise CorruptFileError(f"{path} is damaged.", fix="Restore it from a backup.") from None
+    return document
