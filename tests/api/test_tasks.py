@@ -14,6 +14,7 @@ from loramill.auth.rate_limits import RateLimits
 from loramill.auth.users import UserStore
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
+from loramill.experiments.record_file import reindex
 from loramill.experiments.store import ExperimentStore
 
 CONFIG: dict[str, Any] = {"experiment_name": "first", "data": {"dataset_name": "sample:movie_reviews"}}
@@ -170,6 +171,23 @@ def test_resumes_count_as_submits(
     client.post(f"/task/{task}/cancel", headers=ada)
     refused = client.post(f"/task/{task}/resume", headers=ada)
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited"), refused.text
+
+
+def test_a_waiting_and_a_cancelled_task_keep_their_owner_without_the_database(
+    client: TestClient, sign_in: SignIn, services: AppServices
+) -> None:
+    ivy = sign_in("ivy")
+    waiting, cancelled = submit(client, ivy), submit(client, ivy)
+    client.post(f"/task/{cancelled['task_id']}/cancel", headers=ivy)
+    runs = [made["experiment_id"] for made in (waiting, cancelled)]
+    with services.database.transaction() as session:
+        for run in runs:
+            ExperimentStore(session).delete(run)
+    reindex(services.database, services.settings.results_folder)
+    me = client.get("/users/me", headers=ivy).json()["user_id"]
+    with services.database.reading() as session:
+        rows = [ExperimentStore(session).get(run) for run in runs]
+    assert [(row.owner, row.status) for row in rows] == [(me, Status.FAILURE), (me, Status.REVOKED)]
 
 
 def test_pages_of_tasks_are_ones_own_and_whole(client: TestClient, sign_in: SignIn) -> None:

@@ -15,6 +15,9 @@ import pytest
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
+from loramill.experiments.record_file import reindex
+from loramill.experiments.store import ExperimentStore
+from loramill.jobs import retries
 from loramill.jobs.control import request_cancel
 from loramill.jobs.gpus import GpuSlots
 from loramill.jobs.supervise import Supervisor
@@ -89,7 +92,22 @@ def test_what_an_attempt_leaves_on_disk_is_counted(
     (home / "results" / "job" / "artifacts").mkdir()
     (home / "results" / "job" / "artifacts" / "weights").write_bytes(bytes(5000))
     supervise("raise SystemExit(3)").do_next("job")
-    assert row().stored_bytes == 5000 + (home / "results" / "job" / "events.jsonl").stat().st_size
+    files = ("events.jsonl", "record.json")
+    assert row().stored_bytes == 5000 + sum((home / "results" / "job" / name).stat().st_size for name in files)
+
+
+def test_a_job_that_its_child_did_not_end_keeps_its_owner_without_the_database(
+    supervise: Callable[..., Supervisor], submit: Callable[..., str], row: Callable[..., Experiment],
+    database: Database, home: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    submit(owner="u1")
+    (home / "results" / "job" / "config.yaml").write_text("{}")
+    monkeypatch.setattr(retries, "MAX_SETBACKS", {})
+    supervise("raise SystemExit(3)").do_next("job")
+    with database.transaction() as session:
+        ExperimentStore(session).delete("job")
+    reindex(database, home / "results")
+    assert (row().owner, row().status, row().error_code) == ("u1", Status.FAILURE, "worker_lost")
 
 
 def test_a_worker_that_drains_takes_nothing(

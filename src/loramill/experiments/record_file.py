@@ -1,7 +1,8 @@
 """``record.json``: what only the database knows of an experiment, kept beside its files.
 
-Owner, tags, notes, stage, aliases and history come from people, not from training. Whoever changes them saves this
-file after the commit, so that ``reindex`` can rebuild the whole record from the folders.
+Owner, tags, notes, stage, aliases and history come from people, not from training. Whoever submits a run, changes them
+or records how it ended saves this file after the commit, so that ``reindex`` can rebuild the whole record from the
+folders.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from loramill.database import Database
 from loramill.errors import CorruptFileError
 from loramill.experiments.folder import ExperimentFolder, read_json
-from loramill.experiments.models import Status
+from loramill.experiments.models import FINISHED, Status
 from loramill.experiments.registry import ModelRegistry, RegistryMove
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import write_json
@@ -119,8 +120,10 @@ def _describe(store: ExperimentStore, registry: ModelRegistry, experiment_id: st
 
 
 def _read_record(folder: ExperimentFolder) -> dict[str, Any]:
-    """The saved record; for a folder without one, what its other files tell."""
-    record = read_json(folder.path / RECORD_FILE) or _infer_record(folder)
+    """The saved record; what it does not know, and how a run ended since it was saved, the other files tell."""
+    record = read_json(folder.path / RECORD_FILE) or _infer_identity(folder)
+    if record.get("status") not in FINISHED:
+        record |= _infer_outcome(folder)
     try:
         for name in TIMES:
             record[name] = datetime.fromisoformat(record[name]) if record.get(name) else None
@@ -132,23 +135,28 @@ def _read_record(folder: ExperimentFolder) -> dict[str, Any]:
     return record
 
 
-def _infer_record(folder: ExperimentFolder) -> dict[str, Any]:
+def _infer_identity(folder: ExperimentFolder) -> dict[str, Any]:
     config = folder.read_config_tree()
     model, data = _section(config, "model"), _section(config, "data")
     dataset = str(data.get("dataset_name", "unknown"))
-    events = folder.read_events()
-    times = [event["time"] for event in events if isinstance(event.get("time"), (int, float))]
-    status = _infer_status(folder, events)
     return {
         "name": str(config.get("experiment_name", folder.id)),
         "model_name": str(model.get("name", "unknown")),
         "dataset_name": f"{dataset}/{data['dataset_config']}" if data.get("dataset_config") else dataset,
         "task": str(_section(config, "lora").get("task_type", "SEQ_CLS")),
         "created_at": _created_at(folder).isoformat(),
+        "data": _data_versions(folder.read_data()),
+    }
+
+
+def _infer_outcome(folder: ExperimentFolder) -> dict[str, Any]:
+    events = folder.read_events()
+    times = [event["time"] for event in events if isinstance(event.get("time"), (int, float))]
+    status = _infer_status(folder, events)
+    return {
+        "status": status,
         "started_at": _iso(times[0]) if times else None,
         "finished_at": _iso(times[-1]) if times and status in (Status.SUCCESS, Status.FAILURE) else None,
-        "status": status,
-        "data": _data_versions(folder.read_data()),
     }
 
 

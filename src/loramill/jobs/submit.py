@@ -18,9 +18,10 @@ from loramill.auth.users import UserStore
 from loramill.config.load import dump_config, parse_config
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
-from loramill.errors import ConflictError, StorageError
+from loramill.errors import ConflictError, LoramillError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
+from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
@@ -112,7 +113,8 @@ def submit_for_user(
     enqueue(folder.id)
     try:
         write_down(folder, submission.config)
-    except StorageError as error:  # the job is accepted, and its worker will try again
+        save_record(database, folder.path.parent, folder.id)
+    except LoramillError as error:  # the job is accepted, and its worker will try again
         log.warning("%s: %s", folder.id, error)
     return accepted
 

@@ -17,15 +17,17 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.database import Database
 from loramill.errors import LoramillError, TimeLimitError, WorkerLostError
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.models import FINISHED, Status
+from loramill.experiments.models import FINISHED, Experiment, Status
+from loramill.experiments.record_file import save_record
 from loramill.jobs.children import Child, Children
 from loramill.jobs.gpus import GpuSlots
-from loramill.jobs.job_tables import find_job, results_of
+from loramill.jobs.job_tables import find_job, results_of, runs_of
 from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim_next, give_back, revoke
 from loramill.jobs.retries import fail_or_retry
 from loramill.jobs.usage import record_stored_bytes
@@ -172,6 +174,7 @@ class Supervisor:
             status = self._untold_end(claimed)
         if status is not None:
             self._tell(claimed, status)
+            self._save_records(claimed)
 
     def _untold_end(self, claimed: Claim) -> Status | None:
         """How the job ended, when its child was killed between writing that to the row and to the events."""
@@ -206,6 +209,16 @@ class Supervisor:
             self._folder(claimed).append_event(event)
         except LoramillError as error:
             log.warning("%s", error)
+
+    def _save_records(self, claimed: Claim) -> None:
+        """Let the files of its runs say how they ended, as their child did not."""
+        try:
+            with self._database.reading() as session:
+                names = session.scalars(select(Experiment.id).where(runs_of(claimed.kind, claimed.experiment_id))).all()
+            for name in names:
+                save_record(self._database, self._settings.results_folder, name)
+        except (SQLAlchemyError, LoramillError) as error:
+            log.warning("The record of %s was not saved: %s", claimed.experiment_id, error)
 
     def _folder(self, claimed: Claim) -> ExperimentFolder:
         """Raises ``NotFoundError``."""

@@ -16,6 +16,7 @@ from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import NotFoundError
 from loramill.experiments.folder import ExperimentFolder, is_plain_name
+from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import write_json
 from loramill.jobs.record import EventSink, RunRecord
@@ -150,15 +151,19 @@ class SweepRunner:
         """
         first = len(self.sweep.trials) + 1
         configs = [trial_config(config, overrides, number) for number, overrides in enumerate(batch, start=first)]
+        folders: list[ExperimentFolder] = []
         entries: list[TrialEntry] = []
         with self._database.transaction() as session:
             for own, overrides in zip(configs, batch, strict=True):
                 folder = create_folder(own, self.settings)
                 new = NewExperiment.from_config(folder.id, own, owner=owner, sweep_id=self.sweep.sweep_id)
                 ExperimentStore(session).create(new)
+                folders.append(folder)
                 entries.append(TrialEntry(folder.id, dict(overrides)))
         self.sweep.trials += entries
         self.sweep.save(self.settings)
+        for folder in folders:
+            save_record(self._database, folder.path.parent, folder.id)
         return entries
 
     def run(self, entries: Sequence[TrialEntry], *, resume: bool = False) -> None:

@@ -15,6 +15,7 @@ from loramill.api.services import Services
 from loramill.api.submitted_config import check_submitted
 from loramill.config.load import parse_config
 from loramill.experiments.models import Status
+from loramill.experiments.record_file import save_record
 from loramill.jobs.control import request_cancel, request_resume
 from loramill.jobs.submit import Submission, list_tasks, submit_for_user
 
@@ -79,6 +80,7 @@ def cancel(row: OwnTask, user: User, services: Services, address: Address) -> Ca
     """End a task: at once while it waits, within ten seconds while it runs. Its last checkpoint stays."""
     with services.auth.audit.transaction(user.actor(address), "task.cancel", row.id) as session:
         accepted = request_cancel(session, row.id)
+    save_record(services.database, services.settings.results_folder, row.id)
     return CancelReply(task_id=row.task_id or row.id, accepted=accepted)
 
 
