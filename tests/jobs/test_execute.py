@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.execute import execute_training
+from loramill.jobs.reaper import Reaper
 from loramill.jobs.submit import submit_training
 from loramill.settings import Settings
 from small_models import save_small_model
@@ -69,3 +72,23 @@ def test_an_interruption_at_any_write_of_the_record_is_recorded(
         assert status == Status.REVOKED if interrupted else status == end
         assert json.loads((folder.path / "record.json").read_text(encoding="utf-8"))["status"] == status
     assert cut_at > 2
+
+
+def test_a_run_at_the_shell_is_not_given_to_a_worker_while_it_imports(
+    config: ExperimentConfig, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, published = 0.0, list[str]()
+    reaper = Reaper(database, publish=published.append, queue_is_empty=lambda: True, clock=lambda: seconds)
+
+    @contextlib.contextmanager
+    def slow_import() -> Iterator[None]:
+        nonlocal seconds
+        for _ in range(2):
+            reaper.tick()
+            seconds += 1000
+        yield
+
+    monkeypatch.setattr("loramill.jobs.execute.large_import", slow_import)
+    run(config, Settings(home=tmp_path), database, stop=True, cut_at=0)
+    assert seconds == 2000
+    assert published == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loramill.config.load import parse_config, read_yaml
@@ -44,21 +45,11 @@ def execute_training(
     with open_run_log(folder.log_file, config.system.log_level) as log:
         record = RunRecord(database, folder, log, on_event, claim)
         try:
-            with large_import():
-                from loramill.training.run import run_training  # torch is imported only where work is done
-
-            record.started(resumed=resume)
+            record.started(resumed=resume)  # before torch is imported: what waits for long is given to a worker
             try:
                 record.report_to_trackers(config)
-                call_others(folder, resume=resume, strict=strict)
-                result = run_training(
-                    config,
-                    folder=folder,
-                    data_folder=settings.data_folder,
-                    on_event=record.emit,
-                    should_stop=should_stop,
-                    resume=resume,
-                    strict=strict,
+                result = _train(
+                    config, folder, settings.data_folder, record.emit, should_stop, resume=resume, strict=strict
                 )
             except Exception as error:
                 record.failed(error)
@@ -71,6 +62,32 @@ def execute_training(
             record.interrupted()
             raise
     return result
+
+
+def _train(
+    config: ExperimentConfig,
+    folder: ExperimentFolder,
+    data_folder: Path,
+    on_event: EventSink,
+    should_stop: Callable[[], bool],
+    *,
+    resume: bool,
+    strict: bool,
+) -> RunResult:
+    """The run itself, with the other processes of this machine if there are any."""
+    with large_import():
+        from loramill.training.run import run_training  # torch is imported only where work is done
+
+    call_others(folder, resume=resume, strict=strict)
+    return run_training(
+        config,
+        folder=folder,
+        data_folder=data_folder,
+        on_event=on_event,
+        should_stop=should_stop,
+        resume=resume,
+        strict=strict,
+    )
 
 
 def recorded_config(folder: ExperimentFolder) -> ExperimentConfig:
