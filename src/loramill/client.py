@@ -25,6 +25,9 @@ from loramill.errors import LoramillError, UnavailableError
 
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 RECONNECT_SECONDS = 1.0
+AWAY_SECONDS = 120.0
+"""How long an API may take to come back, while it is restarted, before who follows a run gives up."""
+
 UPLOAD_SECONDS = 600.0
 
 Json = dict[str, Any]
@@ -145,18 +148,27 @@ class Client:
         return task
 
     def follow(self, task_id: str) -> Iterator[Json]:
-        """Every event of a run from its first to its last; a connection that breaks is taken up where it was."""
+        """Every event of a run from its first to its last; a connection that breaks is taken up where it was.
+
+        Raises:
+            UnavailableError, ApiError: the API is away for longer than ``AWAY_SECONDS``, or refuses.
+        """
         last = "0"
+        away_since: float | None = None
         while True:
             try:
+                self.task(task_id)  # renews the token, which a stream cannot
+                away_since = None
                 for event_id, event in self._stream(task_id, after=last):
                     last = event_id
                     yield event
-            except httpx.TransportError:
-                time.sleep(RECONNECT_SECONDS)
-                continue
-            if self.task(task_id).has_ended:
-                return
+                if self.task(task_id).has_ended:
+                    return
+            except (httpx.TransportError, LoramillError) as error:
+                away_since = away_since or time.monotonic()
+                if not _is_away(error) or time.monotonic() - away_since > AWAY_SECONDS:
+                    raise
+            time.sleep(RECONNECT_SECONDS)
 
     def experiments(self, **query: Any) -> Json:
         """A page: ``items`` and ``next_cursor``; filters and order as in the API."""
@@ -325,7 +337,6 @@ class Client:
 
     def _stream(self, task_id: str, *, after: str) -> Iterator[tuple[str, Json]]:
         """(id, event) of the events behind one."""
-        self.task(task_id)  # renews the token, which a stream cannot
         headers = {"Last-Event-ID": after}
         with self._http.stream("GET", f"/task/{task_id}/events", headers=headers) as reply:
             if reply.is_error:
@@ -339,6 +350,11 @@ class Client:
                     if "data" in parts:
                         yield parts["id"], json.loads(parts["data"])
                     parts = {}
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the API does not answer, or a proxy says so in its place, rather than that it refused."""
+    return not isinstance(error, ApiError) or error.status in (502, 503, 504)
 
 
 def _api_error(reply: httpx.Response) -> ApiError:
