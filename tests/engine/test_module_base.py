@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -25,7 +27,7 @@ from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.peft_format import load_adapter, save_adapter
 from loramill.engine.token_rows import TokenRows
-from loramill.errors import ConfigError
+from loramill.errors import ConfigError, ModelError
 from small_models import SMALL, VOCABULARY
 from small_modules import MODULES, save_small_module
 
@@ -168,3 +170,23 @@ def test_a_module_that_is_not_there_is_named(tmp_path: Path) -> None:
     base = load(save_small_module("modernbert", tmp_path / "model"))
     with pytest.raises(ConfigError, match="nothing_like_it"):
         new_adapter(base, spec(modules=("nothing_like_it",)))
+
+
+@pytest.mark.parametrize("labels", [None, 5])
+def test_an_encoder_of_another_size_than_the_config_says_is_named(labels: int | None, tmp_path: Path) -> None:
+    folder = save_small_module("deberta-v2", tmp_path / "model", labels=labels)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 99}))
+    with pytest.raises(ModelError, match=r"word_embeddings.weight.*\[30, 32\].*\[99, 32\]"):
+        new_adapter(load(folder), spec())
+
+
+def test_what_a_checkpoint_lacks_and_what_was_for_other_labels_is_the_head(tmp_path: Path) -> None:
+    folder = save_small_module("deberta-v2", tmp_path / "model", labels=5)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    trained = {
+        name.rpartition(".")[0].split(".")[-1] for name in new_adapter(load(folder), spec()).saved_names.values()
+    }
+    assert {"classifier", "dense"} <= trained

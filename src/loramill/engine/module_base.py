@@ -90,7 +90,8 @@ class TransformersModule:
 
         Raises:
             ConfigError: the base has no such modules, or PEFT refuses the settings.
-            ModelError: Transformers has no classifier for this model, or cannot load it.
+            ModelError: Transformers has no classifier for this model, or cannot load it; or its weights have other
+                sizes than its config says.
         """
         if self._host is None:
             self.labels = spec.labels
@@ -119,6 +120,7 @@ class TransformersModule:
                 f"Transformers cannot load {self.folder} as a text classifier: {first}",
                 fix="Use a text encoder, such as distilbert-base-uncased, or the package of config/quickstart.yaml.",
             ) from error
+        _check_encoder(model, info, self.folder)
         if model.config.pad_token_id is None:  # decoders look for it to find the last token
             model.config.pad_token_id = model.config.eos_token_id
         model.config.use_cache = False
@@ -200,14 +202,25 @@ class ModuleAdapter(Adapter):
         return ((saved, self.tensors[name]) for name, saved in self.saved_names.items())
 
 
+def _check_encoder(model: nn.Module, info: Mapping[str, Any], folder: Path) -> None:
+    """Only a head may have another size than its checkpoint; Transformers would draw an encoder's weights anew."""
+    for name, saved, wanted in sorted(info["mismatched_keys"]):
+        if name.startswith(f"{model.base_model_prefix}."):
+            raise ModelError(
+                f"{folder}: {name} has the shape {list(saved)}; its config.json says {list(wanted)}.",
+                fix="Use the config.json and the weights of the same model.",
+            )
+
+
 def _head_of(model: nn.Module, info: Mapping[str, Any]) -> list[str]:
-    """The weights that the checkpoint lacks; of one that was a classifier itself, all outside the encoder."""
+    """The weights that the checkpoint lacks or has for other labels; of a whole classifier, all outside the encoder."""
+    mismatched = {name for name, _, _ in info["mismatched_keys"]}
     if info["missing_keys"]:
-        return sorted(info["missing_keys"])
+        return sorted(mismatched.union(info["missing_keys"]))
     encoder = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
     outside = [name for name in names if not name.startswith(encoder)]
-    return sorted(outside if len(outside) < len(names) else (key[0] for key in info["mismatched_keys"]))
+    return sorted(outside if len(outside) < len(names) else mismatched)
 
 
 @contextlib.contextmanager
