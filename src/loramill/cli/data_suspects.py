@@ -15,7 +15,7 @@ from loramill.cli.run_display import ProgressLines
 from loramill.cli.tables import print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
 from loramill.experiments.folder import ExperimentFolder
-from loramill.jobs.execute import recorded_config
+from loramill.jobs.folders import recorded_config
 from loramill.settings import Settings
 
 EXCERPT = 80

@@ -16,7 +16,7 @@ from loramill.cli.run_display import SweepLines
 from loramill.cli.tables import print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
 from loramill.experiments.sweep_report import REPORT_FILE, SweepView
-from loramill.jobs.execute import recorded_config
+from loramill.jobs.folders import recorded_config
 from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, iter_unfinished, new_sweep
 from loramill.jobs.sweep_search import close_sweep, require_best, run_search, view_of
 from loramill.settings import Settings

@@ -22,7 +22,8 @@ from loramill.errors import ConfigError, LoramillError, Problem
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.store import ExperimentStore
-from loramill.jobs.execute import execute_training, recorded_config
+from loramill.jobs.execute import execute_training
+from loramill.jobs.folders import recorded_config
 from loramill.jobs.submit import submit_training
 from loramill.jobs.together import follow_training, follows
 from loramill.settings import Settings

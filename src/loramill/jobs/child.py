@@ -21,10 +21,10 @@ from loramill.database import Database
 from loramill.errors import LoramillError
 from loramill.jobs.execute import execute_training
 from loramill.jobs.execute_sweep import execute_sweep
+from loramill.jobs.folders import restore_folder
 from loramill.jobs.job_tables import JobKind
 from loramill.jobs.lease import GIVE_UP_SECONDS, Claim
 from loramill.jobs.retries import fail_or_retry, with_code
-from loramill.jobs.submit import restore_folder
 from loramill.settings import Settings
 
 NICE = 10

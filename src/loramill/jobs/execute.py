@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loramill.config.load import parse_config, read_yaml
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.imports import large_import
+from loramill.jobs.folders import recorded_config
 from loramill.jobs.lease import Claim
 from loramill.jobs.record import EventSink, RunRecord
 from loramill.jobs.together import call_others
@@ -88,8 +88,3 @@ def _train(
         resume=resume,
         strict=strict,
     )
-
-
-def recorded_config(folder: ExperimentFolder) -> ExperimentConfig:
-    """The config that an experiment was submitted with."""
-    return parse_config(read_yaml(folder.config_file), source=str(folder.config_file))

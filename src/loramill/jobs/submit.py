@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,7 +14,6 @@ from sqlalchemy.orm import Session
 from loramill.auth.audit_log import Actor, AuditLog
 from loramill.auth.quotas import check_quota
 from loramill.auth.users import UserStore
-from loramill.config.load import dump_config, parse_config
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import ConflictError, LoramillError
@@ -23,6 +21,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
+from loramill.jobs.folders import create_folder, reserve_folder, write_down
 from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 
@@ -158,35 +157,3 @@ def list_tasks(
     if before is not None:
         wanted = wanted.where(Experiment.number < before)
     return session.scalars(wanted).all()
-
-
-def create_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
-    """A new experiment folder that holds its config."""
-    folder = reserve_folder(config, settings)
-    write_down(folder, config)
-    return folder
-
-
-def reserve_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
-    """A new folder whose name is taken; only ``write_down`` sees to it that it outlives a power failure."""
-    results = settings.home / config.training.output_dir
-    return ExperimentFolder.reserve(results, config.experiment_name, datetime.now().astimezone())
-
-
-def write_down(folder: ExperimentFolder, config: ExperimentConfig) -> None:
-    """Complete the folder and put the config into it, to stay.
-
-    A worker that is faster, or comes after a crash in between, takes the config from the row (``restore_folder``).
-    """
-    folder.complete()
-    folder.write_config(dump_config(config))
-
-
-def restore_folder(database: Database, settings: Settings, experiment_id: str) -> ExperimentFolder:
-    """The folder of a submitted experiment, made again from its row as far as it is missing."""
-    folder = ExperimentFolder(settings.results_folder / experiment_id)
-    if not folder.config_file.is_file():
-        with database.reading() as session:
-            config = parse_config(ExperimentStore(session).get(experiment_id).config, source="row")
-        write_down(folder, config)
-    return ExperimentFolder.open(settings.results_folder, experiment_id)

@@ -19,8 +19,8 @@ from loramill.experiments.folder import ExperimentFolder, is_plain_name
 from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import write_json
+from loramill.jobs.folders import create_folder, recorded_config
 from loramill.jobs.record import EventSink, RunRecord
-from loramill.jobs.submit import create_folder
 from loramill.monitor.logs import open_run_log
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
@@ -201,8 +201,6 @@ class SweepRunner:
     def _open(
         self, entry: TrialEntry, stack: contextlib.ExitStack
     ) -> tuple[ExperimentConfig, ExperimentFolder, RunRecord]:
-        from loramill.jobs.execute import recorded_config
-
         folder = self.sweep.trial_folder(self.settings, entry)
         config = recorded_config(folder)
         log = stack.enter_context(open_run_log(folder.log_file, config.system.log_level))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loramill.experiments.folder import ExperimentFolder
+from loramill.jobs.folders import recorded_config
 from loramill.settings import Settings
 
 
@@ -29,7 +30,6 @@ def follow_training(settings: Settings, should_stop: Callable[[], bool]) -> None
     Raises:
         LoramillError: as in the first process.
     """
-    from loramill.jobs.execute import recorded_config
     from loramill.training.processes import join_processes, leave_processes
     from loramill.training.run import run_training
 
