@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from loramill.cli.sweep import app as sweep_app
@@ -15,6 +16,7 @@ from loramill.cli.train import app as train_app
 from loramill.database import Database
 from loramill.errors import ModelNotFoundError, TrainingError
 from loramill.experiments.deletion import delete_experiment
+from loramill.experiments.models import Experiment, Status
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.sweep import Sweep
@@ -117,9 +119,12 @@ def test_trials_that_ended_before_an_error_keep_their_success(
     config_file: Path, home: Path, home_database: Database
 ) -> None:
     models = f"model.name={home / 'model'},{home / 'missing'}"
-    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", models])
+    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", models, "--json"])
     assert isinstance(result.exception, ModelNotFoundError)
     (sweep_id,) = (folder.name for folder in (home / "results" / "sweeps").iterdir())
+    printed = json.loads(result.stdout)
+    assert (printed["sweep_id"], printed["error"]["code"]) == (sweep_id, "model_not_found")
+    assert f"loramill sweep --resume {sweep_id}" in result.stderr
     sweep = Sweep.load(Settings.load(), sweep_id)
     with home_database.reading() as session:
         rows = [ExperimentStore(session).get(trial.experiment_id) for trial in sweep.trials]
@@ -151,6 +156,18 @@ def test_fewer_trials_than_asked_are_all_there_are(config_file: Path) -> None:
     result = CliRunner().invoke(sweep_app, arguments, catch_exceptions=False)
     assert "There are only 2 different trials; 16 were asked for." in result.stderr
     assert sorted(trial["config"]["lora"]["r"] for trial in json.loads(result.stdout)["trials"]) == [2, 3]
+
+
+def test_a_second_ctrl_c_ends_the_record_of_every_trial(
+    config_file: Path, home_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("loramill.sweeps.run.run_sweep", interrupted)
+    CliRunner().invoke(sweep_app, [str(config_file), "--grid", RATES])
+    with home_database.reading() as session:
+        assert set(session.scalars(select(Experiment.status))) == {Status.REVOKED}
 
 
 def test_tpe_draws_from_the_ranges(config_file: Path) -> None:

@@ -15,6 +15,7 @@ from loramill.cli.local import local_name, open_database
 from loramill.cli.run_display import SweepLines
 from loramill.cli.tables import print_people
 from loramill.cli.train import STOPPED_BY_USER, stop_on_signals
+from loramill.errors import LoramillError
 from loramill.experiments.sweep_report import REPORT_FILE, SweepView
 from loramill.jobs.folders import recorded_config
 from loramill.jobs.sweep import Sweep, SweepRunner, TrialEntry, iter_unfinished, new_sweep
@@ -59,28 +60,44 @@ def sweep(
         search = Search(tuple(grid or []), sampler, trials, batch, config.training.seed)
         search.check()
         swept = new_sweep(config, halving=Halving(keep, rungs) if halving else None, search=search)
+    try:
+        was_stopped = _train(swept, settings, console, resume=resume is not None)
+    except LoramillError as error:
+        if swept.trials:
+            if as_json:
+                _print_json(swept, settings, error={"code": error.code, "message": error.message, "fix": error.fix})
+            _print_how_to_go_on(swept, "error", console)
+        raise
+    _report(swept, settings, as_json=as_json)
+    if not list(iter_unfinished(swept)):
+        require_best(swept)
+        return
+    _print_how_to_go_on(swept, "stopped" if was_stopped else "time_limit", console)
+    if was_stopped:
+        raise typer.Exit(STOPPED_BY_USER)
+
+
+def _train(swept: Sweep, settings: Settings, console: Console, *, resume: bool) -> bool:
+    """Run the search to its end; whether a person ended it before."""
     with open_database(settings) as database:
         with stop_on_signals() as should_stop, SweepLines(console) as progress:
             runner = SweepRunner(
                 swept, settings=settings, database=database, on_event=progress.show, should_stop=should_stop
             )
-            run_search(runner, resume=resume is not None)
+            run_search(runner, resume=resume)
         close_sweep(swept, settings=settings, database=database, by=local_name())
-    _report(swept, settings, as_json=as_json)
-    if not list(iter_unfinished(swept)):
-        require_best(swept)
-        return
-    reason = "stopped" if should_stop() else "time_limit"
+    return should_stop()
+
+
+def _print_how_to_go_on(swept: Sweep, reason: str, console: Console) -> None:
     hint = f"Stopped ({reason}). Go on with: loramill sweep --resume {swept.sweep_id}"
     console.print(escape(hint), highlight=False, soft_wrap=True)
-    if reason == "stopped":
-        raise typer.Exit(STOPPED_BY_USER)
 
 
 def _report(swept: Sweep, settings: Settings, *, as_json: bool) -> None:
     """Say how every trial ended."""
     if as_json:
-        typer.echo(json.dumps(_document(swept, settings), ensure_ascii=False))
+        _print_json(swept, settings)
     else:
         print_people(_table(view_of(swept, settings)))
         if swept.registered:
@@ -88,12 +105,14 @@ def _report(swept: Sweep, settings: Settings, *, as_json: bool) -> None:
         print_people(f"Plots: {swept.folder(settings) / REPORT_FILE}")
 
 
-def _document(sweep: Sweep, settings: Settings) -> dict[str, Any]:
-    return {
+def _print_json(sweep: Sweep, settings: Settings, **more: object) -> None:
+    document = {
         "sweep_id": sweep.sweep_id,
         "best": sweep.best.experiment_id if sweep.best else None,
         "trials": [_trial(sweep, entry, settings) for entry in sweep.kept],
+        **more,
     }
+    typer.echo(json.dumps(document, ensure_ascii=False))
 
 
 def _trial(swept: Sweep, entry: TrialEntry, settings: Settings) -> dict[str, Any]:

@@ -197,6 +197,10 @@ class SweepRunner:
                 for _, record in going.values():
                     record.failed(error)
                 raise
+            except KeyboardInterrupt:  # a second Ctrl-C, as in a run
+                for _, record in going.values():
+                    record.interrupted()
+                raise
 
     def _open(
         self, entry: TrialEntry, stack: contextlib.ExitStack
