@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from loramill.cli.sweep import app as sweep_app
 from loramill.cli.train import app as train_app
+from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import ModelNotFoundError, TrainingError
 from loramill.experiments.deletion import delete_experiment
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
-from loramill.jobs.sweep import Sweep
+from loramill.jobs.sweep import Sweep, trial_config
 from loramill.settings import Settings
 from small_models import save_small_model
 from small_runs import small_config, write_rows
@@ -168,6 +169,12 @@ def test_a_second_ctrl_c_ends_the_record_of_every_trial(
     CliRunner().invoke(sweep_app, [str(config_file), "--grid", RATES])
     with home_database.reading() as session:
         assert set(session.scalars(select(Experiment.status))) == {Status.REVOKED}
+
+
+@pytest.mark.parametrize(("name", "kept"), [("n" * 100, "n" * 96), ("名" * 66, "名" * 65)])
+def test_the_names_of_trials_fit(name: str, kept: str) -> None:
+    config = trial_config(ExperimentConfig(experiment_name=name), {"lora.r": 4}, 3)
+    assert (config.lora.r, config.experiment_name) == (4, f"{kept}_t03")
 
 
 def test_tpe_draws_from_the_ranges(config_file: Path) -> None:

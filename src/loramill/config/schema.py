@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+MAX_NAME_LENGTH = 100
 MAX_NAME_BYTES = 200
 """A file system takes 255 in a folder's name, and the name of a sweep's adds up to 40."""
 
@@ -21,11 +22,17 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def _check_experiment_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w .\-]{0,99}", name) or name.endswith((".", " ")):
+    if not re.fullmatch(r"\w[\w .\-]*", name) or len(name) > MAX_NAME_LENGTH or name.endswith((".", " ")):
         raise ValueError("use 1 to 100 letters, digits, '_', '-', '.' or spaces, with a letter or digit first")
     if len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"use at most {MAX_NAME_BYTES} bytes of UTF-8, which are 66 Chinese characters")
     return name
+
+
+def shortened_name(name: str, ending: str = "") -> str:
+    """An experiment's name with an ASCII ending, cut before it so that both together are allowed."""
+    room = name[: MAX_NAME_LENGTH - len(ending)].encode()[: MAX_NAME_BYTES - len(ending)]
+    return room.decode(errors="ignore").rstrip(" .") + ending
 
 
 def _check_device(device: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from loramill.config.keys import set_key
-from loramill.config.schema import MAX_NAME_BYTES
+from loramill.config.schema import shortened_name
 from loramill.database import Database
 from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.folder import ExperimentFolder
@@ -111,4 +111,4 @@ def _sections(metrics: Mapping[str, float]) -> dict[str, Any]:
 def _plain_name(name: str) -> str:
     """A run's name as part of a folder's name."""
     kept = "".join(character if character.isalnum() or character in " ._-" else "_" for character in name)
-    return kept.strip(" ._-").encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "imported"
+    return shortened_name(kept.strip(" ._-")) or "imported"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramill.config.keys import set_key
 from loramill.config.load import parse_config
-from loramill.config.schema import ExperimentConfig
+from loramill.config.schema import ExperimentConfig, shortened_name
 from loramill.database import Database
 from loramill.errors import NotFoundError
 from loramill.experiments.folder import ExperimentFolder, is_plain_name
@@ -246,7 +246,7 @@ def trial_config(config: ExperimentConfig, overrides: Overrides, number: int) ->
         ConfigError: a value of the sweep is not allowed.
     """
     tree = config.model_dump(mode="json")
-    tree["experiment_name"] = f"{config.experiment_name}_t{number:02d}"
+    tree["experiment_name"] = shortened_name(config.experiment_name, f"_t{number:02d}")
     for key, value in overrides.items():
         set_key(tree, key, value)
     return parse_config(tree, source=f"trial {number}")
