@@ -112,6 +112,18 @@ def test_a_second_ctrl_c_ends_at_once_and_is_recorded(given: Path, tmp_path: Pat
     assert row_of(tmp_path, folder.name)["status"] == "REVOKED"
 
 
+def test_a_run_that_was_killed_can_be_deleted(given: Path, tmp_path: Path) -> None:
+    config = config_file(given, tmp_path, training__num_train_epochs=10_000)
+    process = start_loramill(tmp_path, "train", config)
+    folder = wait_for_a_checkpoint(process, tmp_path)
+    at_work = loramill(tmp_path, "experiments", "delete", "--yes", folder.name)
+    assert (at_work.returncode, folder.is_dir()) == (1, True), at_work.stderr
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    killed = loramill(tmp_path, "experiments", "delete", "--yes", folder.name)
+    assert (killed.returncode, folder.exists()) == (0, False), killed.stderr
+
+
 def test_a_stopped_run_resumes_and_says_so(given: Path, tmp_path: Path) -> None:
     config = config_file(given, tmp_path, training__num_train_epochs=3000, training__max_seconds=0.2)
     stopped = loramill(tmp_path, "train", config, "--json", "--output_dir", "elsewhere")

@@ -14,6 +14,7 @@ from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.models import DataLink, Status
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore, NewExperiment
+from loramill.process_ends import process_name
 
 METRICS = {"train": {"runtime": 12.5}, "eval": {"accuracy": 0.8, "f1_macro": 0.7}}
 
@@ -188,3 +189,25 @@ def test_what_is_in_use_is_not_deleted(store: ExperimentStore, session: Session,
     with pytest.raises(ConflictError):
         store.delete("a")
     assert store.find("a") is not None
+
+
+def test_a_run_whose_process_was_killed_is_deleted(store: ExperimentStore) -> None:
+    host, number, started = process_name().split(":")
+    add(store)
+    store.mark_started("a", process=f"{host}:{number}:{started}")
+    with pytest.raises(ConflictError):
+        store.delete("a")
+    store.mark_started("a", process=f"another-machine:{number}:{started}")
+    with pytest.raises(ConflictError):
+        store.delete("a")
+    store.mark_started("a", process=f"{host}:{number}:{float(started) - 5}")
+    store.delete("a")
+    assert store.find("a") is None
+
+
+def test_a_run_that_is_resumed_at_the_shell_has_no_lease_of_its_last_worker(store: ExperimentStore) -> None:
+    add(store)
+    store.get("a").worker, store.get("a").lease_until = "w", datetime.now(UTC)
+    store.mark_revoked("a")
+    store.mark_resumed("a")
+    assert (store.get("a").worker, store.get("a").lease_until) == (None, None)

@@ -11,6 +11,7 @@ from loramill.experiments.models import Experiment, Status
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.control import request_cancel, request_resume
 from loramill.jobs.lease import Claim, LeaseState, claim, renew
+from loramill.process_ends import process_name
 
 Submit = Callable[..., str]
 Take = Callable[..., Claim]
@@ -98,6 +99,19 @@ def test_nothing_else_can_go_on(status: Status, submit: Submit, database: Databa
         ExperimentStore(session).get("job").status = status
     with pytest.raises(ConflictError, match=status), database.transaction() as session:
         request_resume(session, "job")
+
+
+def test_a_run_of_the_shell_whose_process_was_killed_is_ended_and_goes_on(
+    submit: Submit, database: Database, row: Row
+) -> None:
+    host, number, started = process_name().split(":")
+    for ask in (request_cancel, request_resume):
+        submit(name := ask.__name__)
+        with database.transaction() as session:
+            ExperimentStore(session).mark_started(name, process=f"{host}:{number}:{float(started) - 5}")
+        with database.transaction() as session:
+            assert ask(session, name) is not False
+    assert (row("request_cancel").status, row("request_resume").status) == (Status.REVOKED, Status.PENDING)
 
 
 def test_a_job_that_is_not_there(database: Database) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import JSON, Float, ForeignKey, Index, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from loramill.database import Base, Number, UtcDateTime
+from loramill.process_ends import lives
 
 
 class Status(StrEnum):
@@ -49,7 +50,7 @@ class QueueColumns:
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     attempt: Mapped[int] = mapped_column(default=0, server_default="0", doc="Fences writes of a worker that lost it.")
-    worker: Mapped[str | None] = mapped_column(String(255))
+    worker: Mapped[str | None] = mapped_column(String(255), doc="A worker, or at the shell the process, that has it.")
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="A retry waits until then.")
     setbacks: Mapped[int] = mapped_column(
@@ -58,6 +59,12 @@ class QueueColumns:
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     resume: Mapped[bool] = mapped_column(default=False, server_default=false(), doc="Start from the last checkpoint.")
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it is at work for a process of this machine that is gone; one with a lease is the reaper's matter."""
+        at_work = self.status in (Status.STARTED, Status.PROGRESS)
+        return at_work and self.lease_until is None and self.worker is not None and lives(self.worker) is False
 
 
 def _fold_name(context: Any) -> str:

@@ -157,9 +157,13 @@ class ExperimentStore:
         """One line a metric: how it is spread over the experiments that pass the filter."""
         return metric_statistics(self._session, wanted or ExperimentFilter())
 
-    def mark_started(self, experiment_id: str, *, attempt: int | None = None) -> None:
-        """Note that work began. ``attempt`` fences this and every later mark: see ``_change``."""
-        self._change(experiment_id, attempt, status=Status.STARTED, started_at=datetime.now(UTC))
+    def mark_started(self, experiment_id: str, *, attempt: int | None = None, process: str | None = None) -> None:
+        """Note that work began, and by which process, where no worker claimed it (``process_ends.process_name``).
+
+        ``attempt`` fences this and every later mark: see ``_change``.
+        """
+        started = {"status": Status.STARTED, "started_at": datetime.now(UTC), "worker": process}
+        self._change(experiment_id, attempt, **started)
 
     def mark_progress(
         self, experiment_id: str, progress: Mapping[str, Any] | None = None, *, attempt: int | None = None
@@ -194,6 +198,7 @@ class ExperimentStore:
             )
         experiment.status = Status.STARTED
         experiment.finished_at = experiment.error_code = experiment.error_message = None
+        experiment.worker = experiment.lease_until = None  # of whoever had it before
         self._session.flush()
 
     def record_metrics(self, experiment_id: str, metrics: Mapping[str, Any]) -> None:
@@ -270,7 +275,7 @@ class ExperimentStore:
             ConflictError: it is at work, in production, or named by an alias.
         """
         experiment = self.get(experiment_id)
-        if experiment.status in (Status.STARTED, Status.PROGRESS):
+        if experiment.status in (Status.STARTED, Status.PROGRESS) and not experiment.is_abandoned:
             raise ConflictError(f"Experiment {experiment_id!r} is {experiment.status}.", fix="Cancel it first.")
         alias = self._session.scalar(
             select(ModelAlias.name).where(ModelAlias.experiment_number == experiment.number).limit(1)

@@ -11,7 +11,8 @@ from loramill.auth.quotas import Usage, check_quota
 from loramill.auth.users import UserStore
 from loramill.errors import ConflictError, NotFoundError
 from loramill.experiments.models import FINISHED, Experiment, Status
-from loramill.jobs.job_tables import TABLES, JobKind, JobRow, end_trials, find_job, may_be_taken
+from loramill.experiments.store import ExperimentStore
+from loramill.jobs.job_tables import TABLES, JobKind, JobRow, end_row, end_trials, find_job, may_be_taken
 from loramill.jobs.usage import count_usage
 
 RESUMABLE = (Status.FAILURE, Status.REVOKED)
@@ -29,6 +30,8 @@ def request_cancel(session: Session, experiment_id: str, kind: JobKind = JobKind
         NotFoundError: no job has this id.
         ConflictError: it is a trial, which ends with its sweep.
     """
+    if kind == JobKind.RUN and _end_abandoned(session, experiment_id):
+        return True
     table, now = TABLES[kind], datetime.now(UTC)
     waiting = table.status == Status.PENDING
     ended = session.execute(
@@ -59,6 +62,8 @@ def request_resume(session: Session, experiment_id: str, kind: JobKind = JobKind
         ConflictError: it has not ended, or it succeeded, or it is a trial, which goes on with its sweep.
         QuotaExceededError: its owner has no room for one more job.
     """
+    if kind == JobKind.RUN:
+        _end_abandoned(session, experiment_id)
     table = TABLES[kind]
     waiting = session.execute(
         update(table)
@@ -84,6 +89,16 @@ def request_resume(session: Session, experiment_id: str, kind: JobKind = JobKind
         raise ConflictError(f"{experiment_id!r} is {job.status}.", fix="Only failed or cancelled ones go on.")
     if waiting.owner is not None:
         _check_room(session, waiting.owner)
+
+
+def _end_abandoned(session: Session, experiment_id: str) -> bool:
+    """Record that a run of the shell ended, if its process was killed before it could; a trial ends with its sweep."""
+    run = ExperimentStore(session).find(experiment_id)
+    if run is None or run.sweep_id is not None or not run.is_abandoned:
+        return False
+    end_row(session, run, Status.REVOKED, finished_at=datetime.now(UTC))
+    session.flush()
+    return True
 
 
 def get_job(session: Session, job_id: str, kind: JobKind) -> JobRow:

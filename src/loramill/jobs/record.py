@@ -23,6 +23,7 @@ from loramill.experiments.trackers import Trackers
 from loramill.jobs.events import describe_event
 from loramill.jobs.lease import Claim, record_checkpoint
 from loramill.jobs.retries import fail_or_retry, with_code
+from loramill.process_ends import process_name
 
 EventSink = Callable[[dict[str, Any]], None]
 
@@ -89,7 +90,7 @@ class RunRecord:
                 store = ExperimentStore(session)
                 if resumed:
                     store.mark_resumed(self._folder.id)
-                store.mark_started(self._folder.id)
+                store.mark_started(self._folder.id, process=process_name())
         self.emit({"type": "status", "status": "STARTED"})
 
     def finished(self, metrics: Mapping[str, Any]) -> None:
