@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -244,9 +245,17 @@ def test_dates_may_come_without_a_zone(client: TestClient, sign_in: SignIn) -> N
         query = {"owner": "me", "start_date": start}
         items = client.get("/experiments", params=query, headers=headers).json()["items"]
         assert [item["id"] for item in items] == found, start
-    for start in ("0001-01-01", "9999-12-31T23:59:59", "yesterday"):
-        reply = client.get("/experiments", params={"owner": "me", "start_date": start}, headers=headers)
-        assert reply.status_code in (200, 422), start
+    for end, found in (
+        (today.date().isoformat(), [run]),  # with its whole day
+        ((today.date() - timedelta(days=1)).isoformat(), []),
+        ((today - timedelta(minutes=5)).isoformat(), []),
+    ):
+        query = {"owner": "me", "end_date": end}
+        items = client.get("/experiments", params=query, headers=headers).json()["items"]
+        assert [item["id"] for item in items] == found, end
+    for name, wrong in itertools.product(("start_date", "end_date"), ("0001-01-01", "9999-12-31", "yesterday")):
+        reply = client.get("/experiments", params={"owner": "me", name: wrong}, headers=headers)
+        assert reply.status_code in (200, 422), wrong
 
 
 def test_a_deleted_experiment_ends_its_task(client: TestClient, sign_in: SignIn, services: AppServices) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def test_rows_are_shown_newest_first_and_filtered(audit: AuditLog) -> None:
     assert shown("--limit", "1") == [3]
     assert shown("--since", "2999-01-01") == []
     assert shown("--until", "2999-01-01T00:00:00") == [3, 2, 1]
+    today = datetime.now().date()
+    assert shown("--until", today.isoformat()) == [3, 2, 1]  # with its whole day
+    assert shown("--until", (today - timedelta(days=1)).isoformat()) == []
     (entry,) = json.loads(run("show", "--json", "--role", "admin"))["entries"]
     assert abs(entry.pop("time") - time.time()) < 60
     assert entry == {

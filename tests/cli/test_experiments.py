@@ -54,6 +54,13 @@ def test_list_filters_sorts_and_pages(runs: list[ExperimentFolder]) -> None:
     assert listed("--max-runtime", "1") == [ids[0]]
     assert listed("--min-accuracy", "0.99") == []
     assert listed("--start-date", "2027-01-01") == []
+    assert listed("--end-date", "2026-01-01") == ids[::-1]  # with its whole day
+    assert listed("--end-date", "2025-12-31") == []
+    printed = read_json(experiments, "show", ids[1])["created_at"]
+    assert listed("--start-date", printed) == ids[:0:-1]
+    assert listed("--end-date", printed) == ids[1::-1]
+    assert listed("--start-date", "2026-01-01 12:01") == []
+    assert CliRunner().invoke(experiments.app, ["list", "--end-date", "yesterday"]).exit_code == 2
     page = read_json(experiments, "list", "--limit", "2")
     assert listed("--limit", "2", "--cursor", page["next_cursor"]) == [ids[0]]
 

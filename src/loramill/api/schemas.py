@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from loramill.experiments.filters import ExperimentFilter
+from loramill.experiments.filters import ExperimentFilter, through_the_day
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.search import MAX_LIMIT, Order
 
@@ -30,6 +30,12 @@ def _in_a_zone(value: datetime) -> datetime:
 
 Moment = Annotated[datetime, AfterValidator(_in_a_zone)]
 """A time; without a zone it is the service's local time, as at the shell."""
+
+LastMoment = Annotated[
+    Moment, BeforeValidator(lambda value: through_the_day(value) if isinstance(value, str) else value)
+]
+"""The end of a range: a plain date is the end of its day."""
+
 Word = Annotated[str, Field(max_length=255), AfterValidator(_storable)]
 
 
@@ -119,7 +125,7 @@ class ExperimentQuery(Body):
     min_accuracy: float | None = Field(None, allow_inf_nan=False)
     max_runtime: float | None = Field(None, allow_inf_nan=False, description="Seconds of training.")
     start_date: Moment | None = None
-    end_date: Moment | None = None
+    end_date: LastMoment | None = Field(None, description="A plain date includes its whole day.")
     model_name: Word | None = None
     dataset_name: Word | None = None
     status: Status | None = None

@@ -13,20 +13,19 @@ from rich.table import Table
 from loramill.auth.audit_chain import AuditEntry
 from loramill.auth.audit_log import MAX_QUERY_ROWS, AuditLog
 from loramill.cli.local import open_database
+from loramill.cli.moments import Since, Until
 from loramill.cli.output import AsJson, print_json
 from loramill.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Show and verify the audit log.")
-
-Moment = Annotated[datetime | None, typer.Option(help="Local time, such as 2026-01-31 or 2026-01-31T18:00:00.")]
 
 
 @app.command()
 def show(
     user: Annotated[str | None, typer.Option(help="Id of a user, such as u1.")] = None,
     role: Annotated[str | None, typer.Option(help="user or admin.")] = None,
-    since: Moment = None,
-    until: Moment = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option(min=1, max=MAX_QUERY_ROWS)] = 50,
     as_json: AsJson = False,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from loramill.cli import experiment_changes
 from loramill.cli.local import open_database
+from loramill.cli.moments import Since, Until
 from loramill.cli.output import AsJson, print_json
 from loramill.cli.tables import data_table, facts_table, print_people
 from loramill.experiments.compare import compare_runs
@@ -48,8 +48,8 @@ def list_experiments(
     name: Annotated[str | None, typer.Option(help="Parts of the name, in any order and case.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="At least this evaluation accuracy.")] = None,
     max_runtime: Annotated[float | None, typer.Option(help="At most so many seconds of training.")] = None,
-    start_date: Annotated[datetime | None, typer.Option(help="Created then or later (local time).")] = None,
-    end_date: Annotated[datetime | None, typer.Option(help="Created then or earlier (local time).")] = None,
+    start_date: Since = None,
+    end_date: Until = None,
     model_name: Annotated[str | None, typer.Option(help="Base model.")] = None,
     dataset_name: Annotated[str | None, typer.Option(help="Data set.")] = None,
     status: Annotated[str | None, typer.Option(help="PENDING, STARTED, PROGRESS, SUCCESS, FAILURE or REVOKED.")] = None,
@@ -68,8 +68,8 @@ def list_experiments(
         name=name,
         min_accuracy=min_accuracy,
         max_runtime=max_runtime,
-        start_date=start_date.astimezone() if start_date else None,
-        end_date=end_date.astimezone() if end_date else None,
+        start_date=start_date,
+        end_date=end_date,
         model_name=model_name,
         dataset_name=dataset_name,
         status=status,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +55,11 @@ class ExperimentFilter:
     def is_empty(self) -> bool:
         """Whether it lets through every experiment that a plain list shows."""
         return self == ExperimentFilter()
+
+
+def through_the_day(moment: str) -> str:
+    """A plain date as the last moment of its day, for the end of a range; other texts as they are."""
+    return f"{moment}T23:59:59.999999" if re.fullmatch(r"\d{4}-\d{2}-\d{2}", moment, re.ASCII) else moment
 
 
 def is_storable(text: str) -> bool:
