@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         alias="LORAMILL_INFERENCE_KEY",
         description="Opens the inference service; default is a random one in .loramill/, and none on 127.0.0.1.",
     )
+    metrics_key: SecretStr | None = Field(
+        None,
+        alias="LORAMILL_METRICS_KEY",
+        description="Opens the API's /metrics, as an administrator's token does; anyone may read them by default.",
+    )
     submit_limit: str = Field(
         "60/minute", alias="LORAMILL_SUBMIT_LIMIT", description="Jobs that one user may submit, such as 60/minute."
     )

@@ -3,13 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from api_people import SignIn
 from loramill.api.app import create_app
-from loramill.api.services import AppServices
+from loramill.api.services import AppServices, services_of
+from loramill.auth.rate_limits import RateLimits
 from loramill.errors import ConfigError
 from loramill.settings import Settings
 
@@ -64,3 +68,26 @@ def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:
         reply = client.request(method, path)
         assert (reply.status_code, reply.json()["code"]) == (status, code)
         assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_metrics_are_for_anyone_until_there_is_a_key(
+    client: TestClient, sign_in: SignIn, services: AppServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("/metrics").status_code == 200
+    app: Any = client.app
+    closed = services.settings.model_copy(update={"metrics_key": SecretStr("the key")})
+    monkeypatch.setitem(app.dependency_overrides, services_of, lambda: replace(services, settings=closed))
+    for headers, status in (
+        ({}, 401),
+        ({"Authorization": "Bearer another key"}, 401),
+        ({"Authorization": "Bearer the ké".encode()}, 401),
+        (sign_in("ada"), 403),
+        (sign_in("root"), 200),
+        ({"Authorization": "Bearer the key"}, 200),
+    ):
+        assert client.get("/metrics", headers=headers).status_code == status, headers
+
+
+def test_metrics_count_as_requests(client: TestClient, services: AppServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services.auth, "limits", RateLimits(request="2/minute"))
+    assert [client.get("/metrics").status_code for _ in range(3)] == [200, 200, 429]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Annotated
 
 from fastapi import Depends, Path
@@ -45,6 +46,15 @@ def administrator(user: User) -> CurrentUser:
 
 
 Admin = Annotated[CurrentUser, Depends(administrator)]
+
+
+def may_read_metrics(services: Services, address: Address, token: Token) -> None:
+    """Anybody; when there is a key for them, who sends it, and administrators. Counts the request."""
+    services.auth.limits.check_request(address)
+    key, sent = services.settings.metrics_key, token.credentials if token else None
+    if key is None or hmac.compare_digest(key.get_secret_value().encode(), (sent or "").encode()):
+        return
+    check_admin(services.auth.current_user(sent))
 
 
 def own_experiment(

@@ -40,7 +40,7 @@ tree (``GONE_SECONDS``), it is less than ten."""
 
 LAST_WORDS_SECONDS = 60.0
 
-WORKERS_SECRETS = ("JWT_SECRET", "LORAMILL_AUDIT_KEY", "LORAMILL_ADMIN_PASSWORD", "REDIS_URL")
+WORKERS_SECRETS = ("JWT_SECRET", "LORAMILL_AUDIT_KEY", "LORAMILL_ADMIN_PASSWORD", "LORAMILL_METRICS_KEY", "REDIS_URL")
 """Variables that a child has no use for."""
 
 log = logging.getLogger(__name__)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import PlainTextResponse
 from redis import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from loramill.api.dependencies import may_read_metrics
 from loramill.api.services import AppServices, Services
 from loramill.errors import UnavailableError
 from loramill.experiments.filters import ExperimentFilter
@@ -37,9 +38,9 @@ def ready(services: Services) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(may_read_metrics)])
 def metrics(services: Services) -> Response:
-    """Numbers for Prometheus."""
+    """Numbers for Prometheus; with `LORAMILL_METRICS_KEY`, for who sends it as a bearer token, and administrators."""
     with services.database.reading() as session:
         totals = ExperimentStore(session).statistics(ExperimentFilter(archived=None))
     content = render_service_metrics(totals.by_status, _queue_length(services))
