@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fastapi.testclient import TestClient
 
 from api_people import SignIn
@@ -18,11 +19,16 @@ def test_presets_are_the_shipped_configs(client: TestClient, sign_in: SignIn) ->
     assert presets["quickstart"]["config"]["training"]["seed"] == 42
 
 
-def test_presets_are_read_from_among_other_files(tmp_path: Path) -> None:
+def test_presets_are_read_from_among_other_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mine.yaml").write_text("# My own\nlora: {r: 2}\n", encoding="utf-8")
     (tmp_path / "half.yaml").write_text("lora: {r: ", encoding="utf-8")
     (tmp_path / "foreign.yaml").write_text("services: {web: {image: nginx}}", encoding="utf-8")
     assert [(preset.name, preset.summary) for preset in presets_in(tmp_path)] == [("mine", "My own")]
+    foreign, half = caplog.messages
+    assert foreign.startswith(f"{tmp_path / 'foreign.yaml'} is no preset: ")
+    assert "services: " in foreign
+    assert half.startswith(f"{tmp_path / 'half.yaml'} is no preset: ")
+    assert "is not YAML" in half
 
 
 def test_a_check_names_every_problem_and_submits_nothing(client: TestClient, sign_in: SignIn) -> None:

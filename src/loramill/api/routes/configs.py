@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import subprocess
@@ -28,6 +28,8 @@ from loramill.errors import ConfigError, OverloadedError, UnavailableError
 from loramill.settings import Settings
 
 router = APIRouter(prefix="/config", tags=["config"])
+
+log = logging.getLogger(__name__)
 
 PLAN_SECONDS = 120
 ONE_PLAN = threading.Lock()
@@ -90,12 +92,15 @@ def plan(body: ConfigRequest, user: User, services: Services) -> PlanReply:
 
 
 def presets_in(folder: Path) -> list[Preset]:
-    """Every file that is a config; a folder of this name may hold others, and half-written ones."""
+    """Every file that is a config. A folder of this name may hold others, and half-written ones: the log names them."""
     presets = []
     for file in sorted(folder.glob("*.yaml")):
-        with contextlib.suppress(ConfigError):
+        try:
             config = load_config(file)
-            presets.append(Preset(name=file.stem, summary=summary_of(file), config=config.model_dump(mode="json")))
+        except ConfigError as error:
+            log.warning("%s is no preset: %s", file, error)
+            continue
+        presets.append(Preset(name=file.stem, summary=summary_of(file), config=config.model_dump(mode="json")))
     return presets
 
 
