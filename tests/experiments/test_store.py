@@ -35,6 +35,13 @@ def add(store: ExperimentStore, experiment_id: str = "a", **known: object) -> No
     store.create(NewExperiment.from_config(experiment_id, config, **known))
 
 
+def test_a_long_path_fits_the_columns_of_lists_and_stays_whole_in_the_config(store: ExperimentStore) -> None:
+    path = "/data/" + "deep/" * 80
+    add(store, config={"data": {"dataset_name": path}, "model": {"name": path}})
+    assert store.get_summary("a").dataset_name == store.get_summary("a").model_name == path[:255]
+    assert store.get("a").config["data"]["dataset_name"] == path
+
+
 def test_a_run_from_submission_to_success(store: ExperimentStore) -> None:
     add(store, owner="u1", config={"data": {"dataset_name": "glue", "dataset_config": "sst2"}})
     assert store.get("a").status == Status.PENDING

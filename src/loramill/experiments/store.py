@@ -41,6 +41,7 @@ from loramill.experiments.statistics import (
 from loramill.experiments.summaries import ExperimentSummary, summarize
 
 MAX_TAG = 255
+MAX_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,13 @@ class NewExperiment:
     def from_config(cls, experiment_id: str, config: ExperimentConfig, **known: Any) -> NewExperiment:
         """The row of a run of ours; ``known`` are further fields, such as ``owner``."""
         data = config.data
+        dataset_name = f"{data.dataset_name}/{data.dataset_config}" if data.dataset_config else data.dataset_name
         return cls(
             id=experiment_id,
             name=config.experiment_name,
             config=config.model_dump(mode="json"),
-            model_name=config.model.name,
-            dataset_name=f"{data.dataset_name}/{data.dataset_config}" if data.dataset_config else data.dataset_name,
+            model_name=config.model.name[:MAX_NAME],  # of long paths lists show the beginning; the config has all
+            dataset_name=dataset_name[:MAX_NAME],
             task=config.lora.task_type,
             **known,
         )
