@@ -37,6 +37,10 @@ def test_a_page_without_anything_says_what_to_do(page: str, shows: Shows, sign_i
         assert texts[expected.get(page, f"{page}.none")] in seen(test)
 
 
+def test_a_newcomers_sweep_starts_from_what_works_without_a_hub(shows: Shows, sign_in: SignsIn) -> None:
+    assert shows("sweeps", sign_in("newcomer")).selectbox(key="sweep_base").value == "quickstart"
+
+
 def test_a_wrong_password_is_said_and_then_the_right_one_signs_in(
     sign_in: SignsIn, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

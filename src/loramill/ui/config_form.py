@@ -27,6 +27,9 @@ ESSENTIAL = (
     "lora.r",
     "lora.lora_alpha",
 )
+FIRST_PRESET = "quickstart"
+"""What a form starts from: it works without a network."""
+
 SECTIONS = ("data", "model", "lora", "training", "system")
 AUTO = "auto"
 WORDS = {"true": True, "false": False}

@@ -10,7 +10,7 @@ import streamlit as st
 
 from loramill.client import ENDED
 from loramill.ui.charts import draw_parallel
-from loramill.ui.config_form import FIELDS, as_tree, flatten, name_key
+from loramill.ui.config_form import FIELDS, FIRST_PRESET, as_tree, flatten, name_key
 from loramill.ui.experiment_table import key_for_rows, status_column
 from loramill.ui.failures import attempt, guarded, show_failed_job
 from loramill.ui.formats import ABSENT, duration, moment, number, score, when
@@ -58,6 +58,8 @@ def new_sweep() -> None:
     configs = {name: flatten(tree) for name, tree in presets.items()}
     if me().draft:
         configs = {t("sweeps.form"): me().draft, **configs}
+    elif FIRST_PRESET in configs:
+        configs = {FIRST_PRESET: configs[FIRST_PRESET], **configs}
     with st.form("sweep_form", border=False):
         columns = st.columns([1.4, 1, 1, 1], vertical_alignment="bottom")
         base = columns[0].selectbox(t("sweeps.config"), list(configs), key="sweep_base", help=t("sweeps.base"))

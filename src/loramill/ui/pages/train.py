@@ -11,6 +11,7 @@ import yaml
 from loramill.ui.config_form import (
     ESSENTIAL,
     FIELDS,
+    FIRST_PRESET,
     SECTIONS,
     Problems,
     as_tree,
@@ -35,7 +36,6 @@ from loramill.ui.submit_once import submit_once
 from loramill.ui.texts import has_text, t
 
 SAMPLES = ["sample:movie_reviews", "sample:chinese_reviews"]
-FIRST_PRESET = "quickstart"
 PLAN = "plan"
 SHOWN = "form_shown"
 """Whether the page was drawn to its end since its fields were filled."""
