@@ -89,6 +89,22 @@ def test_spellings_of_a_label_become_one(make_rows: MakeRows) -> None:
     }
 
 
+def test_spellings_in_lists_of_labels_become_one(make_rows: MakeRows) -> None:
+    labels: list[object] = [["good", "long"], ["bad"], []] * 6
+    labels[3], labels[4] = ["Good", "good", "long"], ["BAD"]
+    cleaned = clean({"train": make_rows(clean_texts(18), labels)})
+    assert cleaned.splits["train"].labels.to_pylist() == [["good", "long"], ["bad"], []] * 6
+    assert {(change.row, change.before, change.after) for change in cleaned.changes} == {
+        (3, "['Good', 'good', 'long']", "['good', 'long']"),
+        (4, "['BAD']", "['bad']"),
+    }
+
+
+def test_labels_of_signs_alone_stay_apart(make_rows: MakeRows) -> None:
+    labels = ["-", "_"] * 10
+    assert clean({"train": make_rows(clean_texts(20), labels)}).splits["train"].labels.to_pylist() == labels
+
+
 def test_all_splits_have_the_spelling_of_the_training_rows(make_rows: MakeRows) -> None:
     train, validation = ["good", "bad"] * 10, ["GOOD", "BAD"] * 10
     train[4] = "GOOD"

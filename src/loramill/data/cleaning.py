@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.arrays import from_numpy, strings
+from loramill.arrays import from_numpy
 from loramill.config.schema import ValidationRules
 from loramill.data.checks.duplicates import check_copies
 from loramill.data.checks.files import check_file_damage
@@ -174,17 +174,16 @@ def _with_preferred_labels(rows: SplitRows, spellings: Mapping[str, str], change
     """Rarer spellings of a label written like the most frequent one."""
     import pyarrow as pa
 
-    if rows.has_several_labels:
-        return rows
-    changed = {label: better for label, better in spellings.items() if label != better}
-    if not changed:
+    if all(label == better for label, better in spellings.items()):
         return rows
     labels = rows.labels.to_pylist()
     for position, label in enumerate(labels):
-        if label in changed:
-            row = int(rows.row_ids[position])
-            changes.append(
-                Change(rows.name, row, rows.columns.label, "label_spelling", "repaired", label, changed[label])
-            )
-            labels[position] = changed[label]
-    return replace(rows, labels=strings(labels).cast(pa.string()))
+        if isinstance(label, list):  # two spellings in one list become one label
+            better: Any = list(dict.fromkeys(spellings.get(one, one) for one in label))
+        else:
+            better = spellings.get(label, label)
+        if better != label:
+            row, column = int(rows.row_ids[position]), rows.columns.label
+            changes.append(Change(rows.name, row, column, "label_spelling", "repaired", str(label), str(better)))
+            labels[position] = better
+    return replace(rows, labels=pa.array(labels, rows.labels.type))

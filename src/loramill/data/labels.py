@@ -169,7 +169,7 @@ def canonical_number(label: str) -> float | None:
 def _folded(label: str) -> str:
     if canonical_number(label) is not None:
         return label
-    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
+    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split()) or label
 
 
 def _spellings(written: Sequence[str | None], names: Sequence[str] | None) -> list[str | None]:
