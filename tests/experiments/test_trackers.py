@@ -12,7 +12,7 @@ import pytest
 
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
-from loramill.errors import NotFoundError
+from loramill.errors import NotFoundError, UnavailableError
 from loramill.experiments.curves import read_curves
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.mlflow_import import import_mlflow
@@ -96,6 +96,19 @@ def test_an_unmodified_mlflow_client_reads_the_run_and_it_comes_back(
     assert import_mlflow(database, results, mlflow_uri) == []
     with pytest.raises(NotFoundError, match="loramill"):
         import_mlflow(database, results, mlflow_uri, experiment_name="no such")
+    database.close()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "ftp://127.0.0.1/mlflow", "sqlite:///{notes}"])
+def test_an_mlflow_that_cannot_be_read_is_named(
+    uri: str, tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    notes = tmp_path / "notes.db"
+    notes.write_text("not a database " * 100)
+    database = Database(f"sqlite:///{results / 'experiments.db'}")
+    with pytest.raises(UnavailableError, match=r"MLflow at .* cannot be read"):
+        import_mlflow(database, results, uri.format(notes=notes))
     database.close()
 
 

@@ -76,6 +76,24 @@ def test_a_folder_of_runs_comes_once(database: Database, results: Path, tmp_path
     assert import_trainer_folder(database, results, tmp_path / "runs") == []
 
 
+def test_values_that_are_no_numbers_are_left_out_and_counted(database: Database, results: Path, tmp_path: Path) -> None:
+    history = [
+        {"step": 10, "epoch": 1.0, "loss": float("nan"), "grad_norm": float("inf"), "learning_rate": 1e-4},
+        {"step": 20, "epoch": 2.0, "loss": 0.4, "grad_norm": float("nan"), "learning_rate": 0.0},
+        {"step": 20, "epoch": 2.0, "eval_loss": float("nan"), "eval_accuracy": 0.8, "eval_report": {"a": 1}},
+        {"step": 20, "epoch": 2.0, "train_runtime": 33.0, "train_loss": "nan"},
+    ]
+    said: list[str] = []
+    source = trainer_folder(tmp_path / "run", {"log_history": history})
+    [experiment_id] = import_trainer_folder(database, results, source, warn=said.append)
+    counts = "eval_loss (1), eval_report (1), grad_norm (2), loss (1), train_loss (1)"
+    assert said == [f"run: left out 6 values that are no finite numbers: {counts}."]
+    folder = ExperimentFolder.open(results, experiment_id)
+    assert folder.read_metrics() == {"eval": {"accuracy": 0.8}, "train": {"runtime": 33.0}}
+    assert [event.get("loss") for event in folder.read_events()] == [None, 0.4, None, None]
+    assert import_trainer_folder(database, results, trainer_folder(tmp_path / "none", {"log_history": None}))
+
+
 def test_what_is_wrong_is_named(database: Database, results: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError, match="trainer_state"):

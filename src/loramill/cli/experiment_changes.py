@@ -100,12 +100,16 @@ def import_runs(
     settings = Settings.load()
     with open_database(settings) as database:
         if "://" in source:
-            added = import_mlflow(database, settings.results_folder, source, experiment_name=experiment)
+            added = import_mlflow(database, settings.results_folder, source, experiment_name=experiment, warn=_warn)
         else:
-            added = import_trainer_folder(database, settings.results_folder, Path(source))
+            added = import_trainer_folder(database, settings.results_folder, Path(source), warn=_warn)
     if as_json:
         print_json({"added": added})
         return
     for experiment_id in added:
         print_people(f"Imported {experiment_id}")
     print_people(f"{len(added)} runs imported.")
+
+
+def _warn(message: str) -> None:
+    typer.echo(message, err=True)

@@ -13,12 +13,17 @@ from typing import Any
 from loramill.database import Database
 from loramill.errors import CorruptFileError, NotFoundError
 from loramill.experiments.folder import read_json
-from loramill.experiments.importers import ForeignRun, add_foreign_runs
+from loramill.experiments.importers import ForeignRun, Warn, add_foreign_runs, log
 from loramill.experiments.models import Status
 
 
-def import_trainer_folder(database: Database, results_folder: Path, source: Path) -> list[str]:
+def import_trainer_folder(
+    database: Database, results_folder: Path, source: Path, *, warn: Warn = log.warning
+) -> list[str]:
     """Bring in a folder that the Transformers Trainer wrote, or each such folder directly inside ``source``.
+
+    Args:
+        warn: see ``add_foreign_runs``.
 
     Raises:
         NotFoundError: there is no ``trainer_state.json``.
@@ -31,7 +36,7 @@ def import_trainer_folder(database: Database, results_folder: Path, source: Path
     if not states:
         raise NotFoundError(f"No trainer_state.json in {source}, its checkpoints or its folders.")
     return add_foreign_runs(
-        database, results_folder, (_from_trainer(folder, state) for folder, state in states.items())
+        database, results_folder, (_from_trainer(folder, state) for folder, state in states.items()), warn
     )
 
 
@@ -50,9 +55,10 @@ def _step_of(checkpoint: Path) -> int:
 
 def _from_trainer(folder: Path, state_file: Path) -> ForeignRun:
     state = read_json(state_file)
-    history = [entry for entry in state.get("log_history", []) if isinstance(entry, dict)]
+    logged = state.get("log_history")
+    history = [entry for entry in logged if isinstance(entry, dict)] if isinstance(logged, list) else []
     changed = datetime.fromtimestamp(state_file.stat().st_mtime, UTC)
-    last: dict[str, float] = {}
+    last: dict[str, Any] = {}
     for entry in history:
         last.update({key: value for key, value in entry.items() if key.startswith(("eval_", "train_"))})
     model = _trainer_model(state_file.parent)
