@@ -20,6 +20,7 @@ from loramill.errors import (
     UnwritableError,
 )
 from loramill.inference.model_host import ModelHost
+from loramill.inference.model_memory import ModelMemory
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingSet
 from served_models import Experiments
 
@@ -71,8 +72,8 @@ def test_callers_that_want_the_same_model_wait_for_one_load(
     three: Experiments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    inner = ModelHost._read
-    monkeypatch.setattr(ModelHost, "_read", lambda host, name, pinned: reads.append(name) or inner(host, name, pinned))
+    read = ModelMemory.read
+    monkeypatch.setattr(ModelMemory, "read", lambda own, name, version: reads.append(name) or read(own, name, version))
 
     async def use(host: ModelHost) -> None:
         models = await asyncio.gather(*(host.get("a") for _ in range(10)))

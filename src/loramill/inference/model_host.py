@@ -21,9 +21,10 @@ from typing import TypeVar
 
 import torch
 
-from loramill.errors import AdapterFormatError, ConflictError, LoramillError, ModelNotFoundError, NotFoundError
-from loramill.inference.saved_model import LATEST, SavedModel, find_experiment, finished_experiments
-from loramill.inference.served_model import BaseKind, LoadedBase, ServedModel
+from loramill.errors import ConflictError, LoramillError, ModelNotFoundError, NotFoundError
+from loramill.inference.model_memory import ModelMemory
+from loramill.inference.saved_model import LATEST, find_experiment, finished_experiments
+from loramill.inference.served_model import LoadedBase, ServedModel
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingFile, ServingSet
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ class ModelHost:
     ) -> None:
         self._options = options
         self._ask_registry = resolve
-        self._on_drop = on_drop
-        self._resident: OrderedDict[str, ServedModel] = OrderedDict()
-        self._bases: dict[BaseKind, LoadedBase] = {}
+        self._memory = ModelMemory(options.results_folder, options.device, options.dtype, on_drop)
         self._names: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._loads: dict[tuple[str, bool], asyncio.Task[ServedModel]] = {}
         self._files = ThreadPoolExecutor(1, thread_name_prefix="model-files")
@@ -87,18 +86,14 @@ class ModelHost:
     @property
     def resident(self) -> list[ServedModel]:
         """Models in memory, the least recently used first."""
-        return list(self._resident.values())
+        return self._memory.models
 
     def find(self, name: str | None = None) -> ServedModel | None:
         """The model behind a name, if it is in memory; no file is read, so that requests may call it.
 
         A canary gets its share by chance, request by request.
         """
-        target = self._target(name or DEFAULT_ROUTE)
-        model = self._resident.get(target)
-        if model is not None:
-            self._resident.move_to_end(target)
-        return model
+        return self._memory.use(self._target(name or DEFAULT_ROUTE))
 
     async def get(self, name: str | None = None) -> ServedModel:
         """The model behind a name: an id, a name of this service, an alias or stage of the registry, or ``latest``.
@@ -142,7 +137,7 @@ class ModelHost:
                 f"{', '.join(names)} would lead nowhere without {experiment_id}.", fix="Let it lead to another first."
             )
         await self._change(lambda serving: serving.without_model(experiment_id))
-        self._resident.pop(experiment_id, None)
+        self._memory.drop(experiment_id)
         self._drop_unused_bases()
 
     async def set_route(self, name: str, route: Route) -> None:
@@ -259,14 +254,14 @@ class ModelHost:
 
     async def _load_all(self, experiment_ids: Iterable[str]) -> None:
         for experiment_id in dict.fromkeys(experiment_ids):
-            if experiment_id not in self._resident and experiment_id not in self.failures:
+            if experiment_id not in self._memory and experiment_id not in self.failures:
                 try:
                     await self._load_once(experiment_id)
                 except LoramillError as error:
                     self.failures[experiment_id] = error
 
     async def _loaded(self, experiment_id: str) -> ServedModel:
-        return self._resident.get(experiment_id) or await self._load_once(experiment_id)
+        return self._memory.get(experiment_id) or await self._load_once(experiment_id)
 
     async def _load_once(self, experiment_id: str, *, any_version: bool = False) -> ServedModel:
         """Load a model; callers that want the same one at the same time wait for the same load."""
@@ -280,29 +275,13 @@ class ModelHost:
 
     async def _load(self, experiment_id: str, any_version: bool) -> ServedModel:
         pinned = None if any_version else self.serving.models.get(experiment_id)
-        model = await self._in_thread(lambda: self._read(experiment_id, pinned))
+        model = await self._in_thread(lambda: self._memory.read(experiment_id, pinned))
         if self.serving.models.get(experiment_id) != model.saved.version:
             await self._change(lambda serving: serving.with_model(experiment_id, model.saved.version))
-        self._resident[experiment_id] = model
-        self._resident.move_to_end(experiment_id)
-        self._evict()
+        self._memory.keep(model)
+        self._memory.use(experiment_id)
+        self._shrink()
         return model
-
-    def _read(self, experiment_id: str, pinned: str | None) -> ServedModel:
-        try:
-            saved = SavedModel.read(find_experiment(self._options.results_folder, experiment_id))
-        except NotFoundError as error:
-            raise ModelNotFoundError(error.message, fix=error.fix) from error
-        if pinned and saved.version != pinned:
-            raise AdapterFormatError(
-                f"The files of {experiment_id} are not those that were verified: {pinned} is now {saved.version}.",
-                fix=f"If that is meant to be so, load it again: POST /models/{experiment_id}/load",
-            )
-        kind = BaseKind.of(saved)
-        if kind not in self._bases:
-            device, dtype = self._options.device, self._options.dtype
-            self._bases[kind] = LoadedBase.load(kind.name, device=device, dtype=dtype, needs=kind.needs)
-        return ServedModel.load(saved, self._bases[kind])
 
     async def _change(self, change: Callable[[ServingSet], ServingSet]) -> None:
         """Serve another set from now on, and return when that is on disk; if it cannot be, all is as before."""
@@ -322,38 +301,29 @@ class ModelHost:
         What cannot be read is kept in ``failures``, and in memory as it was.
         """
         named = {model for route in serving.routes.values() for model in route.models}
-        for experiment_id in [*self._resident, *(named - self._resident.keys())]:
-            version, resident = serving.models.get(experiment_id), self._resident.get(experiment_id)
+        for experiment_id in dict.fromkeys([*self._memory, *named]):
+            version, resident = serving.models.get(experiment_id), self._memory.get(experiment_id)
             if version is None or (resident and resident.saved.version == version):
                 continue
             try:
-                self._resident[experiment_id] = await self._in_thread(partial(self._read, experiment_id, version))
+                self._memory.keep(await self._in_thread(partial(self._memory.read, experiment_id, version)))
                 self.failures.pop(experiment_id, None)
             except LoramillError as error:
                 self.failures[experiment_id] = error
         self.serving = serving
-        for experiment_id in self._resident.keys() - serving.models.keys():
-            del self._resident[experiment_id]
-        self._evict()
+        for experiment_id in self._memory:
+            if experiment_id not in serving.models:
+                self._memory.drop(experiment_id)
+        self._shrink()
         self._drop_unused_bases()
 
-    def _evict(self) -> None:
-        """Drop the least recently used adapters above the limit; a name keeps its model in memory."""
-        used = sum(model.nbytes for model in self._resident.values())
-        for experiment_id in list(self._resident)[:-1]:
-            if used <= self._options.adapter_bytes:
-                return
-            if not self.serving.names_of(experiment_id):
-                used -= self._resident.pop(experiment_id).nbytes
+    def _shrink(self) -> None:
+        """Keep to the limit of memory; a name keeps its model there."""
+        self._memory.shrink(self._options.adapter_bytes, lambda model: bool(self.serving.names_of(model)))
 
     def _drop_unused_bases(self) -> None:
-        if self._loads:  # one of them may be about to use it
-            return
-        used = {model.base for model in self._resident.values()}
-        for kind, base in list(self._bases.items()):
-            if base not in used:
-                del self._bases[kind]
-                self._on_drop(base)
+        if not self._loads:  # one of them may be about to use it
+            self._memory.drop_unused_bases()
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._files, work)
