@@ -85,6 +85,15 @@ def test_show_stats_and_report(runs: list[ExperimentFolder]) -> None:
         invoke(experiments, "show", "nothing")
 
 
+def test_a_run_in_a_folder_of_its_own_is_shown_there(home: Path) -> None:
+    folder = make_run(home / "results", config={"training": {"output_dir": "elsewhere"}})
+    invoke(experiments, "reindex")
+    assert read_json(experiments, "show", folder.id)["folder"] == str(folder.path)
+    (home / "elsewhere").mkdir()
+    moved = folder.path.rename(home / "elsewhere" / folder.id)
+    assert read_json(experiments, "show", folder.id)["folder"] == str(moved)
+
+
 def test_compare_as_table_json_csv_and_page(runs: list[ExperimentFolder], home: Path) -> None:
     ids = [folder.id for folder in runs[:2]]
     csv, html = home / "out" / "a.csv", home / "out" / "a.html"

@@ -141,6 +141,15 @@ def test_delete_the_row_or_the_files_too(database: Database, results: Path, make
     assert len(reindex(database, results).added) == (0 if files else 1)
 
 
+def test_delete_a_run_that_lies_elsewhere(database: Database, results: Path, make_run) -> None:
+    folder = make_run(config={"training": {"output_dir": "elsewhere"}})
+    reindex(database, results)
+    (results.parent / "elsewhere").mkdir()
+    moved = folder.path.rename(results.parent / "elsewhere" / folder.id)
+    delete_experiment(database, results, folder.id, files=True)
+    assert list(moved.parent.iterdir()) == []
+
+
 def test_delete_without_a_folder(database: Database, results: Path) -> None:
     with database.transaction() as session:
         ExperimentStore(session).create(NewExperiment("a", "a", {}, "m", "d", "t"))

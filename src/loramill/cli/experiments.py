@@ -17,7 +17,7 @@ from loramill.cli.output import AsJson, print_json
 from loramill.cli.tables import data_table, facts_table, print_people
 from loramill.experiments.compare import compare_runs
 from loramill.experiments.filters import ExperimentFilter
-from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.folder import ExperimentFolder, results_holding
 from loramill.experiments.pages import (
     DataTable,
     comparison_page,
@@ -99,7 +99,7 @@ def show(experiment_id: str, as_json: AsJson = False) -> None:
         store = ExperimentStore(session)
         summary = store.get_summary(experiment_id)
         config, data = store.get(experiment_id).config, store.data_of(experiment_id)
-    folder = str(settings.results_folder / experiment_id)
+    folder = str(results_holding(settings.results_folder, experiment_id, config) / experiment_id)
     if as_json:
         print_json({**summary.as_dict(), "config": config, "data": data, "folder": folder})
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loramill.database import Database
 from loramill.errors import NotFoundError
-from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.folder import ExperimentFolder, results_holding
 from loramill.experiments.store import ExperimentStore
 from loramill.files import named_storage_errors
 
@@ -21,15 +21,20 @@ def delete_experiment(database: Database, results_folder: Path, experiment_id: s
         StorageError: the files cannot be removed; the row is gone then.
     """
     with database.transaction() as session:
-        ExperimentStore(session).delete(experiment_id)
+        store = ExperimentStore(session)
+        results = results_holding(results_folder, experiment_id, store.get(experiment_id).config)
+        store.delete(experiment_id)
     if files:
-        delete_files(results_folder, experiment_id)
+        delete_files(results, experiment_id)
 
 
 def delete_files(results_folder: Path, experiment_id: str) -> None:
     """Remove the folder of an experiment whose row is gone; nothing when there is none.
 
     It is renamed in one step before it is emptied, so that a crash leaves no half experiment under its id.
+
+    Args:
+        results_folder: see ``results_holding``.
 
     Raises:
         StorageError: the files cannot be removed.

@@ -194,6 +194,19 @@ class ExperimentFolder:
         return [event for line in _read_text(self.events_file).split("\n") if (event := _parse_event(line))]
 
 
+def results_holding(results_folder: Path, experiment_id: str, config: Mapping[str, Any]) -> Path:
+    """Where an experiment's folder is: in the results folder, or else where its config's ``output_dir`` said.
+
+    Args:
+        results_folder: the usual one, directly below ``LORAMILL_HOME``.
+    """
+    training = config.get("training")  # an imported run need not have it
+    elsewhere = training.get("output_dir") if isinstance(training, Mapping) else None
+    if elsewhere is None or (results_folder / experiment_id).is_dir():
+        return results_folder
+    return results_folder.parent / str(elsewhere)
+
+
 def is_plain_name(experiment_id: str) -> bool:
     """Whether an id is one path component, neither hidden nor able to leave its folder."""
     return (

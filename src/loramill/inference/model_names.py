@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loramill.errors import NotFoundError
-from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.folder import ExperimentFolder, results_holding
 from loramill.inference.saved_model import find_experiment
 from loramill.settings import Settings
 
@@ -54,7 +54,7 @@ class RegistryNames:
                 config = ExperimentStore(session).get(experiment_id).config
         except (NotFoundError, SQLAlchemyError):
             return None
-        return self._settings.home / str(config["training"]["output_dir"])
+        return results_holding(self._settings.results_folder, experiment_id, config)
 
     def _open(self) -> Database | None:
         if self._database is None:

@@ -14,6 +14,7 @@ from loramill.auth.permissions import CurrentUser, check_admin, check_task_owner
 from loramill.errors import NotFoundError
 from loramill.experiments.compare import compare_runs
 from loramill.experiments.deletion import delete_files
+from loramill.experiments.folder import results_holding
 from loramill.experiments.record_file import changing
 from loramill.experiments.search import ExperimentPage
 from loramill.experiments.statistics import ExperimentStatistics
@@ -82,7 +83,7 @@ def delete(row: OwnExperiment, user: User, services: Services, address: Address)
     """Delete an experiment and its files."""
     with services.auth.audit.transaction(user.actor(address), "experiment.delete", row.id) as session:
         ExperimentStore(session).delete(row.id)
-    delete_files(services.settings.results_folder, row.id)
+    delete_files(results_holding(services.settings.results_folder, row.id, row.config), row.id)
 
 
 @router.get("/{experiment_id}/config")
