@@ -10,11 +10,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from loramill.engine.model_labels import ModelLabels
-from loramill.errors import ConflictError, NotFoundError, ReloadMismatchError
+from loramill.errors import ConflictError, ModelError, NotFoundError, ReloadMismatchError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training import export
 from loramill.training.export import export_model
 from small_models import save_small_model
+from small_modules import save_small_module
 from small_runs import colour_row, new_folder, small_config, train, write_rows
 
 
@@ -35,6 +36,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> ExperimentFolder:
 def test_every_family_merges(family: str, tmp_path: Path) -> None:
     done = export_model(train_family(family, tmp_path), tmp_path / "merged", "merged")
     assert done.difference <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["xlnet", "gpt2"])
+def test_families_that_pad_on_the_left_or_have_no_padding(family: str, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows", colour_row, train=48, validation=24)
+    model = save_small_module(family, tmp_path / "model")
+    _, folder = train(small_config(model, rows), tmp_path)
+    for kind in ("adapter", "merged"):
+        assert export_model(folder, tmp_path / kind, kind).difference <= 1e-4
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    if family == "gpt2":
+        assert export_model(folder, tmp_path / "onnx", "onnx").difference <= 1e-4
+    else:
+        with pytest.raises(ModelError, match=r"ONNX exporter cannot .* family xlnet: .*aten\.sub"):
+            export_model(folder, tmp_path / "onnx", "onnx")
 
 
 def test_one_model_without_an_adapter(trained: ExperimentFolder, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from loramill.engine.low_rank_adapter import Adapter, AdapterSpec, ParameterRang
 from loramill.engine.module_family import module_architecture
 from loramill.engine.module_layers import MethodLayers, PeftHost
 from loramill.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 PADDED_ON_THE_LEFT = ("xlnet",)
 """Families whose head reads the last place, whether it is padding or not."""
@@ -121,9 +124,7 @@ class TransformersModule:
                 fix="Use a text encoder, such as distilbert-base-uncased, or the package of config/quickstart.yaml.",
             ) from error
         _check_encoder(model, info, self.folder)
-        if model.config.pad_token_id is None:  # decoders look for it to find the last token
-            model.config.pad_token_id = model.config.eos_token_id
-        model.config.use_cache = False
+        adjust_decoder(model.config)
         return model.to(self.device).requires_grad_(False).eval(), _head_of(model, info)
 
     def classify(
@@ -200,6 +201,16 @@ class ModuleAdapter(Adapter):
     def saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Views of every saved tensor, by PEFT's names."""
         return ((saved, self.tensors[name]) for name, saved in self.saved_names.items())
+
+
+def adjust_decoder(config: PretrainedConfig) -> None:
+    """A decoder as a classifier: it looks for the padding to find the last token, and needs no keys of past tokens.
+
+    Some, as GPT-2, have no token for padding.
+    """
+    if config.pad_token_id is None:
+        config.pad_token_id = config.eos_token_id
+    config.use_cache = False
 
 
 def _check_encoder(model: nn.Module, info: Mapping[str, Any], folder: Path) -> None:

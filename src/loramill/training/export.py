@@ -10,7 +10,7 @@ import contextlib
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,15 +23,17 @@ from loramill.base_models import BaseModelFiles, locate_base_model
 from loramill.engine.adapters import BaseNeeds, load_any_base
 from loramill.engine.bank import AdapterBank
 from loramill.engine.model_labels import ModelLabels
+from loramill.engine.module_base import PADDED_ON_THE_LEFT, adjust_decoder
 from loramill.engine.peft_format import CONFIG_FILE, load_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
-from loramill.errors import ConflictError, NotFoundError, ReloadMismatchError
+from loramill.errors import ConflictError, ModelError, NotFoundError, ReloadMismatchError
 from loramill.experiments.folder import ExperimentFolder, read_json
 from loramill.files import publish_folder, write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ExportFormat = Literal["adapter", "merged", "onnx"]
 
@@ -66,6 +68,7 @@ def export_model(experiment: ExperimentFolder, target: Path, kind: ExportFormat)
     Raises:
         NotFoundError: the experiment has no finished model, or a package that the format needs is not installed.
         ConflictError: ``target`` exists.
+        ModelError: ONNX has no graph for this family.
         ReloadMismatchError: what was written gives other logits; it was removed.
     """
     model = experiment.final_model
@@ -114,24 +117,39 @@ def _write_onnx(model: Path, files: BaseModelFiles, staged: Path) -> float:
     merged = _merge(model, files)
     merged.config.save_pretrained(staged)
     _copy_tokenizer(files, staged)
-    inputs = _encode(staged, model, files)
-    rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
-    with _quiet():
-        torch.onnx.export(
-            merged,
-            kwargs=inputs,
-            f=staged / ONNX_FILE,
-            input_names=list(inputs),
-            output_names=["logits"],
-            dynamic_shapes={name: {0: rows, 1: tokens} for name in inputs},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    inputs = _encode(staged, model, merged.config)
+    _trace(merged, inputs, staged / ONNX_FILE)
     session = onnxruntime.InferenceSession(staged / ONNX_FILE, providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
     return _compare(torch.from_numpy(found), _trained_logits(model, files))
+
+
+def _trace(merged: PreTrainedModel, inputs: Mapping[str, Tensor], file: Path) -> None:
+    """
+    Raises:
+        ModelError: PyTorch cannot make a graph of this family.
+    """
+    rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
+    try:
+        with _quiet():
+            torch.onnx.export(
+                merged,
+                kwargs=dict(inputs),
+                f=file,
+                input_names=list(inputs),
+                output_names=["logits"],
+                dynamic_shapes={name: {0: rows, 1: tokens} for name in inputs},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        why = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ModelError(
+            f"PyTorch's ONNX exporter cannot export a model of the family {merged.config.model_type}: {why}",
+            fix="Use --format merged, or a newer torch and onnxscript.",
+        ) from error
 
 
 _WRITERS = {"adapter": _write_adapter, "merged": _write_merged, "onnx": _write_onnx}
@@ -160,6 +178,7 @@ def _base_classifier(model: Path, files: BaseModelFiles) -> PreTrainedModel:
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # a base that was a classifier brings a head of its own
         )
+    adjust_decoder(classifier.config)
     return classifier.eval()  # type: ignore[no-any-return]
 
 
@@ -175,9 +194,9 @@ def _copy_tokenizer(files: BaseModelFiles, target: Path) -> None:
         )
 
 
-def _check(found: torch.nn.Module, written: Path, model: Path, files: BaseModelFiles) -> float:
+def _check(found: PreTrainedModel | PeftModel, written: Path, model: Path, files: BaseModelFiles) -> float:
     with torch.no_grad():
-        logits = found.eval()(**_encode(written, model, files)).logits
+        logits = found.eval()(**_encode(written, model, found.config)).logits
     return _compare(logits, _trained_logits(model, files))
 
 
@@ -199,20 +218,24 @@ def _trained_logits(model: Path, files: BaseModelFiles) -> Tensor:
     return predict_logits(AdapterBank(base, [load_adapter(model, base)]), 0, rows)
 
 
-def _encode(written: Path, model: Path, files: BaseModelFiles) -> dict[str, Tensor]:
+def _encode(written: Path, model: Path, config: PretrainedConfig) -> dict[str, Tensor]:
     """The probes as Transformers' own tokenizer encodes them from what was written, so that it is checked as well.
 
-    They are padded here: a tokenizer may come without a padding token.
+    They are padded here, as the model reads them: a tokenizer may come without a padding token.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(written)
     max_length = ModelLabels.read(model).max_length
     encoded = [tokenizer(text, truncation=True, max_length=max_length) for text in PROBES]
-    padding = {"input_ids": int(files.config.get("pad_token_id") or 0)}
+    padding = {"input_ids": int(config.pad_token_id or 0)}
+    side = "left" if config.model_type in PADDED_ON_THE_LEFT else "right"
     return {
         name: pad_sequence(
-            [torch.tensor(one[name]) for one in encoded], batch_first=True, padding_value=padding.get(name, 0)
+            [torch.tensor(one[name]) for one in encoded],
+            batch_first=True,
+            padding_value=padding.get(name, 0),
+            padding_side=side,
         )
         for name in encoded[0]
     }
