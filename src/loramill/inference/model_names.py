@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from loramill.errors import NotFoundError
 from loramill.experiments.folder import ExperimentFolder, results_holding
@@ -12,7 +13,11 @@ from loramill.inference.saved_model import find_experiment
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from loramill.database import Database
+
+Found = TypeVar("Found")
 
 
 class RegistryNames:
@@ -24,37 +29,35 @@ class RegistryNames:
 
     def resolve(self, name: str) -> str | None:
         """The experiment that an alias names, or the one that came last to a stage; ``None`` without one."""
-        from sqlalchemy.exc import SQLAlchemyError
-
         from loramill.experiments.registry import STAGES, ModelRegistry
 
-        database = self._open()
-        if database is None:
-            return None
-        try:
-            with database.reading() as session:
-                registry = ModelRegistry(session)
-                with contextlib.suppress(NotFoundError):
-                    return registry.resolve(name)
-                return registry.newest_in_stage(name) if name in STAGES else None
-        except (NotFoundError, SQLAlchemyError):  # nothing in this stage; or no tables yet
-            return None
+        def find(session: Session) -> str | None:
+            registry = ModelRegistry(session)
+            with contextlib.suppress(NotFoundError):
+                return registry.resolve(name)
+            return registry.newest_in_stage(name) if name in STAGES else None
+
+        return self._read(find)
 
     def results_of(self, experiment_id: str) -> Path | None:
         """Where the experiment lies by its row, as ``training.output_dir`` of its config said; ``None`` without one."""
-        from sqlalchemy.exc import SQLAlchemyError
-
         from loramill.experiments.store import ExperimentStore
+
+        config = self._read(lambda session: ExperimentStore(session).get(experiment_id).config)
+        return results_holding(self._settings.results_folder, experiment_id, config) if config else None
+
+    def _read(self, find: Callable[[Session], Found]) -> Found | None:
+        """What ``find`` finds; ``None`` where there is no such row, no table yet, or no database."""
+        from sqlalchemy.exc import SQLAlchemyError
 
         database = self._open()
         if database is None:
             return None
         try:
             with database.reading() as session:
-                config = ExperimentStore(session).get(experiment_id).config
+                return find(session)
         except (NotFoundError, SQLAlchemyError):
             return None
-        return results_holding(self._settings.results_folder, experiment_id, config)
 
     def _open(self) -> Database | None:
         if self._database is None:

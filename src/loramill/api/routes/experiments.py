@@ -82,8 +82,10 @@ def change(
 def delete(row: OwnExperiment, user: User, services: Services, address: Address) -> None:
     """Delete an experiment and its files."""
     with services.auth.audit.transaction(user.actor(address), "experiment.delete", row.id) as session:
-        ExperimentStore(session).delete(row.id)
-    delete_files(results_holding(services.settings.results_folder, row.id, row.config), row.id)
+        store = ExperimentStore(session)
+        results = results_holding(services.settings.results_folder, row.id, store.get(row.id).config)
+        store.delete(row.id)
+    delete_files(results, row.id)
 
 
 @router.get("/{experiment_id}/config")
