@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,20 +21,15 @@ import torch
 
 from loramill.errors import ConflictError, LoramillError, ModelNotFoundError, NotFoundError
 from loramill.inference.model_memory import ModelMemory
-from loramill.inference.saved_model import LATEST, find_experiment, finished_experiments
+from loramill.inference.model_names import RememberedNames
+from loramill.inference.saved_model import finished_experiments
 from loramill.inference.served_model import LoadedBase, ServedModel
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route, ServingFile, ServingSet
 
 log = logging.getLogger(__name__)
 
-NAME_LIFETIME = 2.0
-"""Seconds that an answer of the model registry is relied on: how soon a promotion is followed."""
-
 NEWEST_TRIED = 10
 """So many of the newest experiments are tried for the default, until one can be served."""
-
-KNOWN_NAMES = 10_000
-"""Names remembered, wrong ones too; callers could send any number of them."""
 
 Result = TypeVar("Result")
 
@@ -73,9 +66,8 @@ class ModelHost:
         on_drop: Callable[[LoadedBase], None] = lambda base: None,
     ) -> None:
         self._options = options
-        self._ask_registry = resolve
         self._memory = ModelMemory(options.results_folder, options.device, options.dtype, on_drop)
-        self._names: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._names = RememberedNames(options.results_folder, resolve)
         self._loads: dict[tuple[str, bool], asyncio.Task[ServedModel]] = {}
         self._files = ThreadPoolExecutor(1, thread_name_prefix="model-files")
         self._changing = asyncio.Lock()
@@ -225,8 +217,7 @@ class ModelHost:
         route = self.serving.routes.get(name)
         if route is not None:
             return route.canary if route.canary and random.random() < route.share else route.model  # noqa: S311
-        known = self._names.get(name)
-        return known[1] if known and known[0] > time.monotonic() else name
+        return self._names.remembered(name) or name
 
     async def _experiment_id(self, name: str) -> str:
         target = self._target(name)
@@ -237,20 +228,7 @@ class ModelHost:
             if DEFAULT_ROUTE not in self.serving.routes:
                 raise ModelNotFoundError("No experiment has finished yet.", fix="Train one: make quickstart.")
             return self._target(name)
-        found = await self._in_thread(lambda: self._look_up(name))
-        self._names[name] = (time.monotonic() + NAME_LIFETIME, found)
-        while len(self._names) > KNOWN_NAMES:
-            self._names.popitem(last=False)
-        return found
-
-    def _look_up(self, name: str) -> str:
-        try:
-            return find_experiment(self._options.results_folder, name).id
-        except NotFoundError as error:
-            known = None if name == LATEST else self._ask_registry(name)
-            if known is None:
-                raise ModelNotFoundError(error.message, fix=error.fix) from error
-            return known
+        return await self._in_thread(lambda: self._names.look_up(name))
 
     async def _load_all(self, experiment_ids: Iterable[str]) -> None:
         for experiment_id in dict.fromkeys(experiment_ids):

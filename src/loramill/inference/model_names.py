@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from loramill.errors import NotFoundError
+from loramill.errors import ModelNotFoundError, NotFoundError
 from loramill.experiments.folder import ExperimentFolder, results_holding
-from loramill.inference.saved_model import find_experiment
+from loramill.inference.saved_model import LATEST, find_experiment
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from loramill.database import Database
+
+NAME_LIFETIME = 2.0
+"""Seconds that the experiment behind a name is remembered: how soon a promotion is followed."""
+
+KNOWN_NAMES = 10_000
+"""Names remembered; callers could send any number of them."""
 
 Found = TypeVar("Found")
 
@@ -67,6 +75,41 @@ class RegistryNames:
 
                 self._database = Database(self._settings.effective_database_url)
         return self._database
+
+
+class RememberedNames:
+    """Names that files or the registry were asked for, with the experiments that they led to, for a moment."""
+
+    def __init__(self, results_folder: Path, ask_registry: Callable[[str], str | None]) -> None:
+        self._results_folder = results_folder
+        self._ask_registry = ask_registry
+        self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
+
+    def remembered(self, name: str) -> str | None:
+        """The experiment that the name led to a moment ago; no file is read."""
+        until, experiment_id = self._known.get(name, (0.0, ""))
+        return experiment_id if until > time.monotonic() else None
+
+    def look_up(self, name: str) -> str:
+        """The experiment that the name leads to now.
+
+        Raises:
+            ModelNotFoundError: nothing has this name.
+        """
+        found = self._ask(name)
+        self._known[name] = (time.monotonic() + NAME_LIFETIME, found)
+        while len(self._known) > KNOWN_NAMES:
+            self._known.popitem(last=False)
+        return found
+
+    def _ask(self, name: str) -> str:
+        try:
+            return find_experiment(self._results_folder, name).id
+        except NotFoundError as error:
+            known = None if name == LATEST else self._ask_registry(name)
+            if known is None:
+                raise ModelNotFoundError(error.message, fix=error.fix) from error
+            return known
 
 
 def resolve_experiment(settings: Settings, name: str) -> ExperimentFolder:
