@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import httpx
 import typer
 
+from loramill.auth.users import UserStore
 from loramill.cli.components import LOOK_SECONDS, Component, in_home, running
 from loramill.cli.local import open_database
 from loramill.database import Database
@@ -44,9 +45,18 @@ def up() -> None:
                 typer.echo(f"{component.name:<10} {component.where}")
             wait_until_all_answer(components, stop)
             if not stop.is_set():
-                typer.echo("ready")
+                say_ready(database)
             watch(components, stop, late, lambda: _has_model(database))
             typer.echo("Ending; running jobs save a checkpoint and go on the next time.")
+
+
+def say_ready(database: Database) -> None:
+    """To programs, and to somebody who has never been here."""
+    typer.echo("ready")
+    with database.reading() as session:
+        nobody = UserStore(session).count() == 0
+    if nobody:
+        typer.echo("Nobody can sign in yet. In another terminal: loramill users create-admin NAME", err=True)
 
 
 def plan_components(settings: Settings, broker: Broker, *, with_inference: bool) -> list[Component]:
