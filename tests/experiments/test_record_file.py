@@ -11,7 +11,7 @@ from loramill.experiments.deletion import delete_experiment
 from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
-from loramill.experiments.record_file import changing, reindex, save_record
+from loramill.experiments.record_file import changing, reindex, save_record, save_records
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.search import Order
 from loramill.experiments.store import ExperimentStore, NewExperiment
@@ -125,6 +125,18 @@ def test_the_newest_in_a_stage_stays_the_newest(database: Database, results: Pat
     with rebuilt.reading() as session:
         assert ModelRegistry(session).newest_in_stage("staging") == older.id
     rebuilt.close()
+
+
+def test_a_job_has_a_record_and_a_sweep_one_for_each_trial(database: Database, results: Path, make_run) -> None:
+    run, *trials = (make_run(f"run{number}") for number in range(3))
+    reindex(database, results)
+    with database.transaction() as session:
+        for trial in trials:
+            ExperimentStore(session).get(trial.id).sweep_id = "s"
+    save_records(database, results, run.id)
+    assert [(folder.path / "record.json").is_file() for folder in (run, *trials)] == [True, False, False]
+    save_records(database, results, "s")
+    assert all((trial.path / "record.json").is_file() for trial in trials)
 
 
 def test_nothing_to_index(database: Database, results: Path) -> None:

@@ -28,6 +28,7 @@ class World:
         self.database = database
         self.seconds = 1000.0
         self.queue: list[str] = []
+        self.ended: list[str] = []
         self.reaper = self.new_reaper()
 
     def new_reaper(self) -> Reaper:
@@ -35,6 +36,7 @@ class World:
             self.database,
             publish=self.queue.append,
             queue_is_empty=lambda: not self.queue,
+            on_ended=self.ended.append,
             lease_seconds=30,
             resend_seconds=10,
             clock=lambda: self.seconds,
@@ -66,6 +68,7 @@ def test_a_worker_that_is_silent_for_a_lease_loses_its_job(world: World, submit:
     assert world.after(0) == Reaped()
     assert world.after(29) == Reaped()
     assert world.after(1) == Reaped(requeued=("job",), published=("job",))
+    assert world.ended == []
     waiting = row()
     assert (waiting.status, waiting.worker, waiting.resume, waiting.setbacks) == (Status.PENDING, None, True, 1)
     assert world.renew(taken) == LeaseState.LOST
@@ -123,6 +126,7 @@ def test_a_cancelled_job_whose_worker_is_lost_ends_as_cancelled(
         request_cancel(session, "job")
     world.after(0)
     assert world.after(30) == Reaped(revoked=("job",))
+    assert world.ended == ["job"]
     assert row().status == Status.REVOKED
     assert world.after(1000) == Reaped(), "and it does not come back"
 

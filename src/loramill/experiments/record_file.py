@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import or_, select
+
 from loramill.database import Database
 from loramill.errors import CorruptFileError
 from loramill.experiments.folder import ExperimentFolder, read_json
-from loramill.experiments.models import FINISHED, Status
+from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.registry import ModelRegistry, RegistryMove
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import write_json
@@ -68,6 +70,19 @@ def save_record(database: Database, results_folder: Path, experiment_id: str) ->
     path = results_folder / experiment_id
     if path.is_dir():
         write_json(path / RECORD_FILE, record)
+
+
+def save_records(database: Database, results_folder: Path, job_id: str) -> None:
+    """``save_record`` for the run that a job is, or for each trial of a sweep.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    with database.reading() as session:
+        ours = or_(Experiment.id == job_id, Experiment.sweep_id == job_id)
+        names = session.scalars(select(Experiment.id).where(ours)).all()
+    for name in names:
+        save_record(database, results_folder, name)
 
 
 def reindex(database: Database, results_folder: Path) -> ReindexReport:

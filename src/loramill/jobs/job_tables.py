@@ -70,11 +70,6 @@ def may_be_taken(kind: JobKind) -> ColumnElement[bool]:
     return Experiment.sweep_id.is_(None) if kind == JobKind.RUN else true()
 
 
-def runs_of(kind: JobKind, job_id: str) -> ColumnElement[bool]:
-    """The run that a job is, or the trials of a sweep."""
-    return Experiment.id == job_id if kind == JobKind.RUN else Experiment.sweep_id == job_id
-
-
 def end_trials(session: Session, sweep_id: str, **ended: Any) -> None:
     """Let every trial of a sweep that has not finished end as the sweep did."""
     session.execute(

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from loramill.database import Database
 from loramill.errors import WorkerLostError
-from loramill.experiments.models import Status
+from loramill.experiments.models import FINISHED, Status
 from loramill.jobs.job_tables import TABLES, JobKind, lock_job, may_be_taken
 from loramill.jobs.lease import AT_WORK, LEASE_SECONDS
 from loramill.jobs.retries import MAX_DELAY_SECONDS, set_back
@@ -52,6 +52,7 @@ class Reaper:
 
     Args:
         publish: sends an experiment's id to the workers; called after the commit.
+        on_ended: told the id of each job that it ended for good; called after the commit.
         queue_is_empty: whether no message waits. Only then can a waiting job have lost its own, so that a long queue
             is not made longer by sending everything again.
         lease_seconds, resend_seconds: see the constants.
@@ -64,6 +65,7 @@ class Reaper:
         *,
         publish: Callable[[str], None],
         queue_is_empty: Callable[[], bool],
+        on_ended: Callable[[str], None] = lambda _job_id: None,
         lease_seconds: float = LEASE_SECONDS,
         resend_seconds: float = RESEND_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -71,6 +73,7 @@ class Reaper:
         self._database = database
         self._publish = publish
         self._queue_is_empty = queue_is_empty
+        self._on_ended = on_ended
         self._lease_seconds = lease_seconds
         self._resend_seconds = resend_seconds
         self._clock = clock
@@ -85,6 +88,8 @@ class Reaper:
                 status = self._end(session, lease)
             if status is not None:
                 ended[status].append(lease.experiment_id)
+            if status in FINISHED:
+                self._on_ended(lease.experiment_id)
         published = [*self._take_due(), *self._find_unheard()]
         for experiment_id in published:
             self._publish(experiment_id)

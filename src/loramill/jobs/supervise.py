@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from loramill.database import Database
 from loramill.errors import LoramillError, TimeLimitError, WorkerLostError
 from loramill.experiments.folder import ExperimentFolder
-from loramill.experiments.models import FINISHED, Experiment, Status
-from loramill.experiments.record_file import save_record
+from loramill.experiments.models import FINISHED, Status
+from loramill.experiments.record_file import save_records
 from loramill.jobs.children import Child, Children
 from loramill.jobs.gpus import GpuSlots
-from loramill.jobs.job_tables import find_job, results_of, runs_of
+from loramill.jobs.job_tables import find_job, results_of
 from loramill.jobs.lease import Claim, LeaseKeeper, LeaseState, claim_next, give_back, revoke
 from loramill.jobs.retries import fail_or_retry
 from loramill.jobs.usage import record_stored_bytes
@@ -213,10 +212,7 @@ class Supervisor:
     def _save_records(self, claimed: Claim) -> None:
         """Let the files of its runs say how they ended, as their child did not."""
         try:
-            with self._database.reading() as session:
-                names = session.scalars(select(Experiment.id).where(runs_of(claimed.kind, claimed.experiment_id))).all()
-            for name in names:
-                save_record(self._database, self._settings.results_folder, name)
+            save_records(self._database, self._settings.results_folder, claimed.experiment_id)
         except (SQLAlchemyError, LoramillError) as error:
             log.warning("The record of %s was not saved: %s", claimed.experiment_id, error)
 

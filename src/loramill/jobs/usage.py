@@ -14,7 +14,7 @@ from loramill.data.datasets import Dataset, DatasetVersion
 from loramill.database import Database, UtcDateTime
 from loramill.experiments.models import FINISHED, Experiment
 from loramill.files import folder_bytes
-from loramill.jobs.job_tables import JobKind, SweepJob, may_be_taken, runs_of
+from loramill.jobs.job_tables import JobKind, SweepJob, may_be_taken
 from loramill.jobs.lease import Claim
 
 
@@ -56,8 +56,10 @@ def count_usage(session: Session, owner: str) -> Usage:
 
 def record_stored_bytes(database: Database, results_folder: Path, claim: Claim) -> None:
     """Note how much the run of a claim, or each trial of its sweep, holds on disk by now."""
+    is_run = claim.kind == JobKind.RUN
+    ours = Experiment.id == claim.experiment_id if is_run else Experiment.sweep_id == claim.experiment_id
     with database.reading() as session:
-        names = session.scalars(select(Experiment.id).where(runs_of(claim.kind, claim.experiment_id))).all()
+        names = session.scalars(select(Experiment.id).where(ours)).all()
     sizes = {name: folder_bytes(results_folder / name) for name in names}
     with database.transaction() as session:
         for name, size in sizes.items():

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from loramill.database import Database
 from loramill.errors import LoramillError
 from loramill.experiments.models import Experiment, Status
+from loramill.experiments.record_file import save_records
 from loramill.jobs.gpus import GpuSlots, find_gpus
 from loramill.jobs.reaper import Reaper
 from loramill.jobs.supervise import Supervisor
@@ -72,7 +73,7 @@ def run_worker(settings: Settings, *, slots: int) -> None:
             metrics.served(settings.worker_metrics_port, settings.worker_metrics_address),
             announced(broker, name, ready),
             supervisor.ready_children(),
-            reaping(database, broker, Publisher(celery)),
+            reaping(settings, database, broker, Publisher(celery)),
         ):
             log.info("Worker %s takes %d job%s at a time", name, slots, "" if slots == 1 else "s")
             _consume(celery, name, slots)
@@ -136,9 +137,14 @@ def present_workers(broker: Broker) -> list[str]:
 
 
 @contextlib.contextmanager
-def reaping(database: Database, broker: Broker, publisher: Publisher) -> Iterator[None]:
+def reaping(settings: Settings, database: Database, broker: Broker, publisher: Publisher) -> Iterator[None]:
     """A thread that looks after the queue's server and the jobs that nobody does, once a second."""
-    reaper = Reaper(database, publish=publisher.publish, queue_is_empty=lambda: queue_length(broker) == 0)
+    reaper = Reaper(
+        database,
+        publish=publisher.publish,
+        queue_is_empty=lambda: queue_length(broker) == 0,
+        on_ended=lambda job_id: save_records(database, settings.results_folder, job_id),
+    )
     ended = threading.Event()
 
     def look() -> None:
