@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from loramill import client as client_module
-from loramill.client import ApiError, Client
+from loramill.api_session import ApiError
+from loramill.client import Client
 from loramill.errors import UnavailableError
 
 EVENTS = [{"type": "note", "message": str(number)} for number in range(5)]
@@ -96,6 +97,25 @@ def test_events_go_on_where_they_were_when_the_api_was_restarted(port: int) -> N
     with served(Api(port, known=5)):
         listener.join(30)
     assert heard == EVENTS
+
+
+def test_waiting_outlasts_a_restart(port: int) -> None:
+    ended = []
+
+    def wait() -> None:
+        with Client(f"http://127.0.0.1:{port}") as client:
+            ended.append(client.wait("t", seconds=30).status)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    time.sleep(0.5)
+    with served(Api(port, known=2)):
+        time.sleep(0.5)
+    with served(Api(port, known=5)):
+        waiter.join(30)
+    assert ended == ["SUCCESS"]
+    with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(TimeoutError, match="is away after"):
+        client.wait("t", seconds=0.3)
 
 
 def test_an_api_that_does_not_come_back_is_an_error(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

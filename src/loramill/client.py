@@ -9,46 +9,27 @@ with Client("http://127.0.0.1:8000") as client:
 
 from __future__ import annotations
 
-import json
 import secrets
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from loramill.errors import LoramillError, UnavailableError
+from loramill.api_session import ApiError, ApiSession, Json
+from loramill.errors import LoramillError
 
 ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 RECONNECT_SECONDS = 1.0
 AWAY_SECONDS = 120.0
 """How long an API may take to come back, while it is restarted, before who follows a run gives up."""
 
+LOOK_SECONDS = 0.2
 UPLOAD_SECONDS = 600.0
 
-Json = dict[str, Any]
-
-
-class ApiError(LoramillError):
-    """The service refused, or failed.
-
-    Attributes:
-        status: HTTP status.
-        problem_code: the service's own code, such as ``config_invalid``.
-        problems: every wrong field: ``{"key", "message", ...}``.
-    """
-
-    code = "api_error"
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        self.status = status
-        self.problem_code = str(problem.get("code", "unknown"))
-        self.problems: list[Json] = list(problem.get("errors", ()))
-        super().__init__(str(problem.get("detail") or self.problem_code), fix=str(problem.get("fix", "")))
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -79,44 +60,8 @@ class Task:
         return self.status in ENDED
 
 
-class Client:
-    """One person's connection. Access tokens are renewed by themselves.
-
-    Args:
-        url: of the API, such as ``http://127.0.0.1:8000``.
-        timeout: seconds for a request.
-        on_behalf_of: address of the person whom a server asks for, which the audit log and the limits of the API
-            then see; only an API that trusts this machine as a proxy listens to it.
-    """
-
-    def __init__(self, url: str, *, timeout: float = 30.0, on_behalf_of: str | None = None) -> None:
-        forwarded = {"X-Forwarded-For": on_behalf_of} if on_behalf_of else {}
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=forwarded)
-        self._refresh_token: str | None = None
-        self._renewing = threading.Lock()
-
-    @property
-    def authorization(self) -> str:
-        """The header that says who asks, for other services of the same deployment; empty when nobody signed in."""
-        return str(self._http.headers.get("Authorization", ""))
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._http.close()
-
-    def sign_in(self, username: str, password: str) -> Json:
-        """Raises ``ApiError`` (``login_failed``, ``rate_limited``)."""
-        return self._keep(self._send("POST", "/login", json={"username": username, "password": password}))
-
-    def sign_out(self) -> None:
-        if self._refresh_token is not None:
-            self._send("POST", "/logout", json={"refresh_token": self._refresh_token})
-        self._refresh_token = None
-        self._http.headers.pop("Authorization", None)
+class Client(ApiSession):
+    """Everything that a signed-in person can ask the API for."""
 
     def train(self, config: Mapping[str, Any], *, priority: int = 0, idempotency_key: str | None = None) -> Task:
         """Submit a run. Repeating a call that got no answer is safe with a key of one's own."""
@@ -139,13 +84,8 @@ class Client:
         return Task.of(self.request("POST", f"/task/{task_id}/resume"))
 
     def wait(self, task_id: str, *, seconds: float) -> Task:
-        """The task once it has ended. Raises ``TimeoutError``."""
-        until = time.monotonic() + seconds
-        while not (task := self.task(task_id)).has_ended:
-            if time.monotonic() > until:
-                raise TimeoutError(f"Task {task_id} is {task.status} after {seconds:g} s.")
-            time.sleep(0.2)
-        return task
+        """The task once it has ended, also when the API is restarted meanwhile. Raises ``TimeoutError``."""
+        return _wait(lambda: self.task(task_id), lambda task: task.status, f"Task {task_id}", seconds)
 
     def follow(self, task_id: str) -> Iterator[Json]:
         """Every event of a run from its first to its last; a connection that breaks is taken up where it was.
@@ -159,7 +99,7 @@ class Client:
             try:
                 self.task(task_id)  # renews the token, which a stream cannot
                 away_since = None
-                for event_id, event in self._stream(task_id, after=last):
+                for event_id, event in self.events(f"/task/{task_id}/events", after=last):
                     last = event_id
                     yield event
                 if self.task(task_id).has_ended:
@@ -181,7 +121,7 @@ class Client:
 
     def artifact(self, experiment_id: str, path: str) -> bytes:
         """The content of one file of a run."""
-        return self._authorised("GET", f"/experiments/{experiment_id}/artifacts/{path}").content
+        return self.authorised("GET", f"/experiments/{experiment_id}/artifacts/{path}").content
 
     def upload(self, file: Path, *, dataset_id: str | None = None, **query: Any) -> Json:
         """Send a file as a data set, or as the next version of one; ``name``, ``text_column`` ... as in the API.
@@ -286,80 +226,29 @@ class Client:
         self.request("POST", f"/sweeps/{sweep_id}/resume")
 
     def wait_sweep(self, sweep_id: str, *, seconds: float) -> Json:
-        """The sweep once it has ended. Raises ``TimeoutError``."""
-        until = time.monotonic() + seconds
-        while (sweep := self.sweep(sweep_id))["status"] not in ENDED:
-            if time.monotonic() > until:
-                raise TimeoutError(f"Sweep {sweep_id} is {sweep['status']} after {seconds:g} s.")
-            time.sleep(0.2)
-        return sweep
-
-    def request(self, method: str, path: str, **options: Any) -> Any:
-        """Any route; the reply's JSON, or its text. Raises ``ApiError``, ``UnavailableError``."""
-        reply = self._authorised(method, path, **options)
-        is_json = reply.headers.get("content-type", "").startswith("application/json")
-        return reply.json() if is_json and reply.content else reply.text
+        """The sweep once it has ended, as ``wait``."""
+        return _wait(lambda: self.sweep(sweep_id), lambda sweep: sweep["status"], f"Sweep {sweep_id}", seconds)
 
     def _of_version(self, dataset_id: str, what: str, version: int | None) -> Any:
         query = {} if version is None else {"version": version}
         return self.request("GET", f"/datasets/{dataset_id}/{what}", params=query, timeout=UPLOAD_SECONDS)
 
-    def _authorised(self, method: str, path: str, **options: Any) -> httpx.Response:
-        outdated = self.authorization
+
+def _wait(look: Callable[[], Found], status: Callable[[Found], str], name: str, seconds: float) -> Found:
+    until = time.monotonic() + seconds
+    last = "away"
+    while True:
         try:
-            return self._send(method, path, **options)
-        except ApiError as error:
-            if error.status != 401 or self._refresh_token is None:
+            if (last := status(found := look())) in ENDED:
+                return found
+        except LoramillError as error:
+            if not _is_away(error):
                 raise
-        self._renew(outdated)
-        return self._send(method, path, **options)
-
-    def _renew(self, outdated: str) -> None:
-        """Once for all threads that were refused the same token: a refresh token works a single time."""
-        with self._renewing:
-            if self.authorization == outdated:
-                self._keep(self._send("POST", "/token/refresh", json={"refresh_token": self._refresh_token}))
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            reply = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise UnavailableError(f"The API does not answer: {error}.", fix="Start it: loramill up") from error
-        if reply.is_error:
-            raise _api_error(reply)
-        return reply
-
-    def _keep(self, reply: httpx.Response) -> Json:
-        signed_in: Json = reply.json()
-        self._refresh_token = signed_in["refresh_token"]
-        self._http.headers["Authorization"] = f"Bearer {signed_in['token']}"
-        return signed_in
-
-    def _stream(self, task_id: str, *, after: str) -> Iterator[tuple[str, Json]]:
-        """(id, event) of the events behind one."""
-        headers = {"Last-Event-ID": after}
-        with self._http.stream("GET", f"/task/{task_id}/events", headers=headers) as reply:
-            if reply.is_error:
-                reply.read()
-                raise _api_error(reply)
-            parts: dict[str, str] = {}
-            for line in reply.iter_lines():
-                name, _, value = line.partition(": ")
-                parts[name] = value
-                if not line:  # the end of an event, or of a comment that keeps the connection alive
-                    if "data" in parts:
-                        yield parts["id"], json.loads(parts["data"])
-                    parts = {}
+        if time.monotonic() > until:
+            raise TimeoutError(f"{name} is {last} after {seconds:g} s.")
+        time.sleep(LOOK_SECONDS)
 
 
 def _is_away(error: Exception) -> bool:
     """Whether the API does not answer, or a proxy says so in its place, rather than that it refused."""
     return not isinstance(error, ApiError) or error.status in (502, 503, 504)
-
-
-def _api_error(reply: httpx.Response) -> ApiError:
-    try:
-        problem = reply.json()
-    except ValueError:
-        problem = {}
-    return ApiError(reply.status_code, problem if isinstance(problem, dict) else {})

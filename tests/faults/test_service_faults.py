@@ -19,7 +19,8 @@ import redis
 from sqlalchemy import func, select
 
 import service_cluster
-from loramill.client import ApiError, Client, Task
+from loramill.api_session import ApiError
+from loramill.client import Client, Task
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.errors import UnavailableError

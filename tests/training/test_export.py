@@ -54,8 +54,11 @@ def test_families_that_pad_on_the_left_or_have_no_padding(family: str, tmp_path:
             export_model(folder, tmp_path / "onnx", "onnx")
 
 
-def test_one_model_without_an_adapter(trained: ExperimentFolder, tmp_path: Path) -> None:
+def test_one_model_without_an_adapter(
+    trained: ExperimentFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     done = export_model(trained, tmp_path / "merged", "merged")
+    assert capfd.readouterr() == ("", "")  # no bars either
     assert done.difference <= 1e-5
     model = AutoModelForSequenceClassification.from_pretrained(done.folder)
     assert set(model.config.id2label.values()) == {"red", "green", "blue"}

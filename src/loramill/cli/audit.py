@@ -54,7 +54,7 @@ def verify(as_json: AsJson = False) -> None:
     if as_json:
         print_json(report.as_dict())
     elif report.intact:
-        typer.echo(f"intact: {report.rows} rows, anchored up to row {report.anchored}")
+        typer.echo(f"intact: {report.rows} row{'s'[: report.rows != 1]}, anchored up to row {report.anchored}")
     else:
         table = Table("row", "finding", "meaning")
         for finding in report.findings:

@@ -84,7 +84,8 @@ def list_experiments(
         print_json({"experiments": [item.as_dict() for item in page.items], "next_cursor": page.next_cursor})
         return
     if not page.items:
-        print_people("No experiments here. `loramill train config/quickstart.yaml` makes one.")
+        none = "No experiments here. `loramill train config/quickstart.yaml` makes one."
+        print_people(none if wanted.is_empty else "No experiment matches.")
         return
     print_people(summary_table(page.items, sort_by))
     if page.next_cursor:

@@ -42,6 +42,10 @@ def list_models(
     if as_json:
         print_json([{**item.as_dict(), "aliases": aliases[item.id]} for item in items])
         return
+    if not items:
+        none = "No models here. `loramill train config/quickstart.yaml` makes one."
+        print_people(none if wanted.is_empty else "No model matches.")
+        return
     columns = ("model", "stage", "aliases", sort_by, "base", "data")
     rows = [
         (i.id, i.stage, ", ".join(aliases[i.id]), i.metrics.get(sort_by), i.model_name, i.dataset_name) for i in items

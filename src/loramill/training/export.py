@@ -23,7 +23,7 @@ from loramill.base_models import BaseModelFiles, locate_base_model
 from loramill.engine.adapters import BaseNeeds, load_any_base
 from loramill.engine.bank import AdapterBank
 from loramill.engine.model_labels import ModelLabels
-from loramill.engine.module_base import PADDED_ON_THE_LEFT, adjust_decoder
+from loramill.engine.module_base import PADDED_ON_THE_LEFT, adjust_decoder, quiet_transformers
 from loramill.engine.peft_format import CONFIG_FILE, load_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
@@ -81,7 +81,8 @@ def export_model(experiment: ExperimentFolder, target: Path, kind: ExportFormat)
     shutil.rmtree(staged, ignore_errors=True)
     staged.parent.mkdir(parents=True, exist_ok=True)
     try:
-        difference = _WRITERS[kind](model, files, staged)
+        with _quiet():
+            difference = _WRITERS[kind](model, files, staged)
         publish_folder(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -131,19 +132,18 @@ def _trace(merged: PreTrainedModel, inputs: Mapping[str, Tensor], file: Path) ->
     """
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
     try:
-        with _quiet():
-            torch.onnx.export(
-                merged,
-                kwargs=dict(inputs),
-                f=file,
-                input_names=list(inputs),
-                output_names=["logits"],
-                dynamic_shapes={name: {0: rows, 1: tokens} for name in inputs},
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+        torch.onnx.export(
+            merged,
+            kwargs=dict(inputs),
+            f=file,
+            input_names=list(inputs),
+            output_names=["logits"],
+            dynamic_shapes={name: {0: rows, 1: tokens} for name in inputs},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     except torch.onnx.OnnxExporterError as error:
         why = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ModelError(
@@ -168,16 +168,15 @@ def _base_classifier(model: Path, files: BaseModelFiles) -> PreTrainedModel:
 
     labels = ModelLabels.read(model)
     names = dict(enumerate(labels.label_names)) or {0: "value"}
-    with _quiet():
-        classifier = AutoModelForSequenceClassification.from_pretrained(
-            files.folder,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            problem_type=labels.problem_type,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a base that was a classifier brings a head of its own
-        )
+    classifier = AutoModelForSequenceClassification.from_pretrained(
+        files.folder,
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        problem_type=labels.problem_type,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # a base that was a classifier brings a head of its own
+    )
     adjust_decoder(classifier.config)
     return classifier.eval()  # type: ignore[no-any-return]
 
@@ -243,10 +242,10 @@ def _encode(written: Path, model: Path, config: PretrainedConfig) -> dict[str, T
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of an export or of an empty head, which say nothing that is not checked afterwards."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "torch.onnx", "onnxscript")]
+    """Without bars, and without warnings of an export or of an empty head: what matters is checked afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from loramill.client import ApiError
+from loramill.api_session import ApiError
 from loramill.ui.charts import draw_bars, draw_histogram
 from loramill.ui.failures import attempt
 from loramill.ui.formats import number, when

@@ -10,7 +10,7 @@ from typing import ParamSpec
 import streamlit as st
 from markupsafe import Markup
 
-from loramill.client import ApiError
+from loramill.api_session import ApiError
 from loramill.errors import LoramillError, UnavailableError
 from loramill.ui.plain import isolated
 from loramill.ui.service_words import in_own_words

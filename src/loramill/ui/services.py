@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import streamlit as st
 
-from loramill.client import ApiError, Client
+from loramill.api_session import ApiError
+from loramill.client import Client
 from loramill.errors import UnavailableError
 from loramill.settings import Settings
 from loramill.ui.sign_ins import SignIn

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from loramill.client import ApiError
+from loramill.api_session import ApiError
 from loramill.errors import LoramillError
 from loramill.ui.failures import attempt, guarded
 from loramill.ui.formats import moment, number, reader_zone

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from loramill.client import ApiError
+from loramill.api_session import ApiError
 from loramill.ui.charts import draw_lines
 from loramill.ui.failures import attempt, show_failed_job
 from loramill.ui.formats import ABSENT, duration, number, score, size, when

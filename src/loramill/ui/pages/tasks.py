@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from loramill.client import ApiError, Task
+from loramill.api_session import ApiError
+from loramill.client import Task
 from loramill.ui.charts import draw_lines
 from loramill.ui.experiment_table import status_column
 from loramill.ui.failures import attempt, guarded, show_failed_job
