@@ -277,6 +277,7 @@ class ExperimentStore:
             ConflictError: it is at work, in production, or named by an alias.
         """
         experiment = self.get(experiment_id)
+        self._session.refresh(experiment, with_for_update=True)  # no worker takes it between this look and the end
         if experiment.status in (Status.STARTED, Status.PROGRESS) and not experiment.is_abandoned:
             raise ConflictError(f"Experiment {experiment_id!r} is {experiment.status}.", fix="Cancel it first.")
         alias = self._session.scalar(
