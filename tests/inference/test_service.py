@@ -184,8 +184,10 @@ def test_a_service_starts_without_any_model_that_can_be_served(experiments: Expe
     (experiments.save_constant("bad", 2).final_model / "adapter_model.safetensors").write_bytes(b"\x80\x04.")
     with serve() as client:
         problem(client.post("/predict", json={"text": "x"}), 422, "adapter_invalid")
-        experiments.save_constant("good", 1)
-        assert predict(client, "x")["experiment_id"] == "good"
+        assert client.get("/models").json()["models"][0]["state"] == "failed"
+        experiments.save_constant("bad", 1)
+        assert predict(client, "x")["experiment_id"] == "bad"
+        assert client.app.state.service.host.failures == {}  # type: ignore[attr-defined]
 
 
 def test_a_model_is_loaded_by_every_kind_of_name_too(experiments: Experiments, serve: Open) -> None:

@@ -111,9 +111,7 @@ class ModelHost:
         """
         route = self.serving.routes.get(name)
         experiment_id = route.model if route else await self._experiment_id(name)
-        model = await self._load_once(experiment_id, any_version=True)
-        self.failures.pop(experiment_id, None)
-        return model
+        return await self._load_once(experiment_id, any_version=True)
 
     async def unload(self, experiment_id: str) -> None:
         """Drop a model. Requests that have it already are still answered.
@@ -258,6 +256,7 @@ class ModelHost:
             await self._change(lambda serving: serving.with_model(experiment_id, model.saved.version))
         self._memory.keep(model)
         self._memory.use(experiment_id)
+        self.failures.pop(experiment_id, None)
         self._shrink()
         return model
 
