@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -110,6 +111,10 @@ def test_a_killed_service_comes_back_with_the_same_set(
     assert after == before
     second.terminate()
     assert second.wait(30) == 0
+    shutil.rmtree(experiments.results / "b")  # what somebody switched to is gone, and no other answers in its name
+    third = start(port)
+    third.terminate()
+    assert "Serving no default (b cannot be served: There is no experiment 'b'" in third.communicate(timeout=30)[1]
 
 
 def ask(port: int, asked: str, text: str = "") -> subprocess.CompletedProcess[str]:

@@ -152,12 +152,20 @@ async def _serve(service: ModelService, server: uvicorn.Server, listener: socket
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        default = service.host.find()
-        name = default.saved.experiment_id if default else "no experiment yet"
-        typer.echo(f"Serving {name} on {address}", err=True)
+        typer.echo(f"Serving {_default_of(service)} on {address}", err=True)
         await serving
     finally:
         await service.stop()
+
+
+def _default_of(service: ModelService) -> str:
+    """What a request without a model gets, in words."""
+    host = service.host
+    if (default := host.find()) is not None:
+        return default.saved.experiment_id
+    if (chosen := host.default) is None:
+        return "no experiment yet"
+    return f"no default ({chosen} cannot be served: {host.failures.get(chosen, 'not loaded')})"
 
 
 def _end_at_once(_signal: int, _frame: object) -> None:

@@ -80,6 +80,12 @@ class ModelHost:
         """Models in memory, the least recently used first."""
         return self._memory.models
 
+    @property
+    def default(self) -> str | None:
+        """The experiment that is meant where no model is named; it may be one that cannot be served."""
+        route = self.serving.routes.get(DEFAULT_ROUTE)
+        return route.model if route else None
+
     def find(self, name: str | None = None) -> ServedModel | None:
         """The model behind a name, if it is in memory; no file is read, so that requests may call it.
 
