@@ -72,7 +72,8 @@ class LoramillError(Exception):
         self.audited = False  # True once the audit log holds this refusal, so that no outer layer adds it again
 
     def __str__(self) -> str:
-        return f"{self.message} {self.fix}".rstrip()
+        separator = "" if self.fix.startswith("\n") else " "
+        return f"{self.message}{separator}{self.fix}".rstrip()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copied to another process as it is: the arguments of ``__init__`` differ from class to class."""

@@ -94,6 +94,9 @@ def test_a_run_in_a_folder_of_its_own_is_shown_there(home: Path) -> None:
     (home / "elsewhere").mkdir()
     moved = folder.path.rename(home / "elsewhere" / folder.id)
     assert read_json(experiments, "show", folder.id)["folder"] == str(moved)
+    assert invoke(experiments, "report", folder.id).stdout.replace("\n", "") == str(moved / "report.html")
+    other = make_run(home / "results", number=1)
+    assert read_json(experiments, "compare", folder.id, other.id)["ids"] == [folder.id, other.id]
 
 
 def test_compare_as_table_json_csv_and_page(runs: list[ExperimentFolder], home: Path) -> None:

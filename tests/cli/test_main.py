@@ -95,3 +95,11 @@ def test_an_expected_error_is_exit_code_1_with_what_to_do(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert done.stderr.startswith("error [not_found]: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_secret_that_is_not_good_enough_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LORAMILL_ENV=production\nJWT_SECRET=short\n")
+    done = loramill("api", "--port", "1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error [config_invalid]: environment: 1 problem\n  - JWT_SECRET: is shorter than 32")
+    assert "Traceback" not in done.stderr

@@ -153,6 +153,18 @@ def test_delete_the_row_or_the_files_too(database: Database, results: Path, make
     assert len(reindex(database, results).added) == (0 if files else 1)
 
 
+def test_what_people_say_of_a_run_that_lies_elsewhere_is_saved_there(
+    database: Database, results: Path, make_run
+) -> None:
+    folder = make_run(config={"training": {"output_dir": "elsewhere"}})
+    reindex(database, results)
+    (results.parent / "elsewhere").mkdir()
+    moved = folder.path.rename(results.parent / "elsewhere" / folder.id)
+    with changing(database, results, folder.id) as (store, _):
+        store.add_tags(folder.id, ["mine"])
+    assert json.loads((moved / "record.json").read_text())["tags"] == ["mine"]
+
+
 def test_delete_a_run_that_lies_elsewhere(database: Database, results: Path, make_run) -> None:
     folder = make_run(config={"training": {"output_dir": "elsewhere"}})
     reindex(database, results)

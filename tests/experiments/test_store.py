@@ -212,9 +212,17 @@ def test_a_run_whose_process_was_killed_is_deleted(store: ExperimentStore) -> No
     assert store.find("a") is None
 
 
+def test_a_run_that_another_shell_is_at_work_on_is_not_resumed(store: ExperimentStore) -> None:
+    add(store)
+    store.mark_started("a", process=process_name())
+    with pytest.raises(ConflictError, match="is at work on it"):
+        store.mark_resumed("a")
+
+
 def test_a_run_that_is_resumed_at_the_shell_has_no_lease_of_its_last_worker(store: ExperimentStore) -> None:
     add(store)
     store.get("a").worker, store.get("a").lease_until = "w", datetime.now(UTC)
+    store.get("a").cancel_requested = True
     store.mark_revoked("a")
     store.mark_resumed("a")
-    assert (store.get("a").worker, store.get("a").lease_until) == (None, None)
+    assert (store.get("a").worker, store.get("a").lease_until, store.get("a").cancel_requested) == (None, None, False)

@@ -15,6 +15,7 @@ from loramill.database import Database
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.store import ExperimentStore
+from loramill.jobs.control import request_cancel
 from loramill.jobs.execute import execute_training
 from loramill.jobs.reaper import Reaper
 from loramill.jobs.submit import submit_training
@@ -92,3 +93,27 @@ def test_a_run_at_the_shell_is_not_given_to_a_worker_while_it_imports(
     run(config, Settings(home=tmp_path), database, stop=True, cut_at=0)
     assert seconds == 2000
     assert published == []
+
+
+def test_a_run_at_the_shell_that_is_cancelled_over_the_network_stops(
+    config: ExperimentConfig, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loramill.jobs.record.PROGRESS_SECONDS", 0.0)
+    longer = config.model_copy(
+        update={"training": config.training.model_copy(update={"num_train_epochs": 50, "logging_steps": 1})}
+    )
+    settings = Settings(home=tmp_path)
+    folder = submit_training(longer, settings=settings, database=database, enqueue=lambda _experiment_id: None)
+    asked = False
+
+    def cancel(event: dict[str, object]) -> None:
+        nonlocal asked
+        if event["type"] == "log" and not asked:
+            asked = True
+            with database.transaction() as session:
+                assert request_cancel(session, folder.id)
+
+    result = execute_training(folder, settings=settings, database=database, on_event=cancel, should_stop=lambda: False)
+    assert result.status == "stopped"
+    with database.reading() as session:
+        assert ExperimentStore(session).get(folder.id).status == Status.REVOKED

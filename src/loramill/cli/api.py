@@ -21,8 +21,10 @@ def api(
     import uvicorn
 
     from loramill.api.app import create_app
+    from loramill.auth.authentication import Authentication
 
     settings = Settings.load()
-    with open_database(settings):
-        pass  # what is wrong with it is said in a sentence; at the server's own start it would be a traceback
+    # What is wrong with the environment is a sentence here; in the server's own start it would be a traceback.
+    with open_database(settings) as database:
+        Authentication.from_settings(settings, database)
     uvicorn.run(create_app(settings), host=host, port=port or settings.api_port, timeout_graceful_shutdown=3)

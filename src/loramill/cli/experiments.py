@@ -131,7 +131,7 @@ def compare(
 ) -> None:
     """What was set differently, what came out, and whether one of them is better by more than luck."""
     settings = Settings.load()
-    comparison = compare_runs([ExperimentFolder.open(settings.results_folder, name) for name in experiment_ids])
+    comparison = compare_runs([_folder_of(name, settings) for name in experiment_ids])
     table = comparison_table(comparison)
     _write(csv, table.as_csv)
     _write(html, lambda: comparison_page(comparison))
@@ -173,11 +173,23 @@ def report(
     experiment_id: str, open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False
 ) -> None:
     """Make the report of a run anew and say where it is."""
-    folder = ExperimentFolder.open(Settings.load().results_folder, experiment_id)
+    folder = _folder_of(experiment_id, Settings.load())
     write_report(folder)
     print_people(str(folder.report_file))
     if open_page:
         webbrowser.open(folder.report_file.absolute().as_uri())
+
+
+def _folder_of(experiment_id: str, settings: Settings) -> ExperimentFolder:
+    """The folder of an experiment, also of one that the record does not know, or that lies elsewhere.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    with open_database(settings) as database, database.reading() as session:
+        known = ExperimentStore(session).find(experiment_id)
+        config = known.config if known else {}
+    return ExperimentFolder.open(results_holding(settings.results_folder, experiment_id, config), experiment_id)
 
 
 def summary_table(items: tuple[ExperimentSummary, ...], sort_by: str = "created_at") -> Table:

@@ -63,8 +63,16 @@ class QueueColumns:
     @property
     def is_abandoned(self) -> bool:
         """Whether it is at work for a process of this machine that is gone; one with a lease is the reaper's matter."""
+        return self._shell_lives() is False
+
+    @property
+    def is_at_a_shell(self) -> bool:
+        """Whether a process of this machine is at work on it that is no worker."""
+        return self._shell_lives() is True
+
+    def _shell_lives(self) -> bool | None:
         at_work = self.status in (Status.STARTED, Status.PROGRESS)
-        return at_work and self.lease_until is None and self.worker is not None and lives(self.worker) is False
+        return lives(self.worker) if at_work and self.lease_until is None and self.worker is not None else None
 
 
 def _fold_name(context: Any) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy import or_, select
 
 from loramill.database import Database
 from loramill.errors import CorruptFileError
-from loramill.experiments.folder import ExperimentFolder, read_json
+from loramill.experiments.folder import ExperimentFolder, read_json, results_holding
 from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.registry import ModelRegistry, RegistryMove
 from loramill.experiments.store import ExperimentStore, NewExperiment
@@ -59,15 +59,17 @@ def changing(
 
 
 def save_record(database: Database, results_folder: Path, experiment_id: str) -> None:
-    """Write ``record.json`` as the database has it now; nothing when the experiment has no folder here.
+    """Write ``record.json`` as the database has it now; nothing when the experiment has no folder.
 
     Raises:
         NotFoundError: no experiment has this id.
         StorageError: the file cannot be written.
     """
     with database.reading() as session:
-        record = _describe(ExperimentStore(session), ModelRegistry(session), experiment_id)
-    path = results_folder / experiment_id
+        store = ExperimentStore(session)
+        record = _describe(store, ModelRegistry(session), experiment_id)
+        results = results_holding(results_folder, experiment_id, store.get(experiment_id).config)
+    path = results / experiment_id
     if path.is_dir():
         write_json(path / RECORD_FILE, record)
 

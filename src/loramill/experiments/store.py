@@ -191,9 +191,14 @@ class ExperimentStore:
         """Open an experiment again, for ``--resume``: what ended it before is forgotten.
 
         Raises:
-            ConflictError: a worker has it, or will take it.
+            ConflictError: a worker has it, or will take it; or another process at a shell has it.
         """
         experiment = self.get(experiment_id)
+        if experiment.is_at_a_shell:
+            raise ConflictError(
+                f"{experiment_id!r} is {experiment.status}: the process {experiment.worker} is at work on it.",
+                fix="Wait for its end, or stop it with Ctrl-C there.",
+            )
         if experiment.task_id is not None and experiment.status not in FINISHED:
             raise ConflictError(
                 f"{experiment_id!r} is {experiment.status}, and its job is in the queue.", fix="Cancel the job first."
@@ -201,6 +206,7 @@ class ExperimentStore:
         experiment.status = Status.STARTED
         experiment.finished_at = experiment.error_code = experiment.error_message = None
         experiment.worker = experiment.lease_until = None  # of whoever had it before
+        experiment.cancel_requested = False
         self._session.flush()
 
     def record_metrics(self, experiment_id: str, metrics: Mapping[str, Any]) -> None:

@@ -48,9 +48,8 @@ def execute_training(
             record.started(resumed=resume)  # before torch is imported: what waits for long is given to a worker
             try:
                 record.report_to_trackers(config)
-                result = _train(
-                    config, folder, settings.data_folder, record.emit, should_stop, resume=resume, strict=strict
-                )
+                stop = should_stop if claim else lambda: should_stop() or record.is_cancelled
+                result = _train(config, folder, settings.data_folder, record.emit, stop, resume=resume, strict=strict)
             except Exception as error:
                 record.failed(error)
                 raise

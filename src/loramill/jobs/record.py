@@ -37,6 +37,9 @@ class RunRecord:
     Args:
         claim: the right by which a worker runs it, which fences every write; ``None`` at the shell, where a run
             belongs to whoever started it.
+
+    Attributes:
+        is_cancelled: the service was asked to end a run of the shell. Read from the row every ``PROGRESS_SECONDS``.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class RunRecord:
         self._progress_at = -PROGRESS_SECONDS
         self.guard: Callable[[Session], None] = lambda _session: None
         self._trackers: Trackers | None = None
+        self.is_cancelled = False
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Session]:
@@ -154,15 +158,18 @@ class RunRecord:
             self._log.warning("The report was not written", reason=str(error))
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        """What the row says of a worker's run while it goes on."""
-        if self._claim is None:
-            return
-        if event["type"] == "checkpoint":
+        """What the row says of a worker's run while it goes on, and what it says to one at the shell."""
+        if event["type"] == "checkpoint" and self._claim is not None:
             with self._changing() as session:
                 record_checkpoint(session, self._claim)
         now = time.monotonic()
-        if event["type"] in ("log", "eval") and now - self._progress_at >= PROGRESS_SECONDS:
-            self._progress_at = now
+        if event["type"] not in ("log", "eval") or now - self._progress_at < PROGRESS_SECONDS:
+            return
+        self._progress_at = now
+        if self._claim is None:
+            with self._database.reading() as session:
+                self.is_cancelled = ExperimentStore(session).get(self._folder.id).cancel_requested
+        else:
             progress = {key: value for key, value in event.items() if key != "type"}
             with self._changing() as session:
                 ExperimentStore(session).mark_progress(self._folder.id, progress, attempt=self._attempt)
