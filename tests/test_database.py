@@ -213,6 +213,10 @@ def test_a_backup_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     if not proc.exists():
         pytest.skip("no /proc here")
     database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+    with pytest.raises(NotFoundError, match="no database"):
+        database.backup(tmp_path / "backup")
+    assert list(tmp_path.iterdir()) == []
+    database.upgrade()
     with pytest.raises(DatabaseUnavailableError, match="cannot be copied to /proc/self"):
         database.backup(proc / "backup")
     database.close()

@@ -159,9 +159,12 @@ class Database:
         SQLite gives an SQLite file; PostgreSQL a dump for ``pg_restore``.
 
         Raises:
-            NotFoundError: PostgreSQL's ``pg_dump`` is not installed.
+            NotFoundError: there is no database yet, or PostgreSQL's ``pg_dump`` is not installed.
             StorageError, DatabaseUnavailableError: the copy could not be made; no half of one is left.
         """
+        file = self.engine.url.database
+        if self.engine.dialect.name == "sqlite" and not (file and Path(file).is_file()):
+            raise NotFoundError(f"There is no database {file} yet.", fix="It comes with the first run.")
         staged = target.with_name(f".{target.name}.part")
         try:
             with named_storage_errors(target):
