@@ -107,3 +107,8 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_recorded(
     assert reply.status_code == 422, reply.text
     assert key in [error["key"] for error in reply.json()["errors"]]
     assert len([*folder.glob("*")]) == before
+
+
+def test_tpe_takes_a_few_trials_of_a_large_space(client: TestClient, sign_in: SignIn) -> None:
+    body = {**BODY, "space": {"training.seed": [*range(1001)]}, "sampler": "tpe"}
+    assert client.post("/sweeps", json=body, headers=sign_in("ada")).status_code == 202

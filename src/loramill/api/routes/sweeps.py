@@ -148,7 +148,8 @@ def _check_trials(config: ExperimentConfig, search: Search, user: CurrentUser, s
         for dimension in space.dimensions
         if dimension.key in FIXED
     ]
-    if search.trials is None and not space.ranged and (space.combinations or 0) > MAX_TRIALS:
+    tries_all = search.trials is None and search.sampler != "tpe" and not space.ranged
+    if tries_all and (space.combinations or 0) > MAX_TRIALS:
         problems.append(Problem("trials", space.combinations, f"at most {MAX_TRIALS} here"))
     if problems:
         raise ConfigError(problems, source="space")
