@@ -103,3 +103,9 @@ def test_a_secret_that_is_not_good_enough_is_a_sentence_and_no_traceback(tmp_pat
     assert done.returncode == 2
     assert done.stderr.startswith("error [config_invalid]: environment: 1 problem\n  - JWT_SECRET: is shorter than 32")
     assert "Traceback" not in done.stderr
+
+
+def test_an_option_may_be_written_with_underscores_too(tmp_path: Path) -> None:
+    done = loramill("experiments", "list", "--sort_by", "eval_accuracy", "--min_accuracy=0.5", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '"experiments": []' in done.stdout

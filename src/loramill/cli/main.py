@@ -64,13 +64,18 @@ class LazyGroup(TyperGroup):
         return command
 
 
+def with_dashes(token: str) -> str:
+    """Names of options and commands are the same with underscores, as the configs and the API spell them."""
+    return token.replace("_", "-")
+
+
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's boxes would double the time of --help
-    context_settings={"help_option_names": HELP},
+    context_settings={"help_option_names": HELP, "token_normalize_func": with_dashes},
 )
 
 
