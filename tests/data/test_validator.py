@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -217,6 +218,12 @@ def test_damage_of_files_and_headers_is_found(load: Load, tmp_path: Path) -> Non
     report = validate(load, tmp_path / "header.csv")
     assert [finding.column for finding in found(report, "header_damaged")] == ["text"]
     assert [finding.column for finding in found(report, "header_repeated_name")] == ["label"]
+
+    (tmp_path / "marked.csv").write_bytes(codecs.BOM_UTF8 + latin.encode())
+    report = validate(load, tmp_path / "marked.csv")
+    assert [(finding.column, finding.excerpt) for finding in found(report, "header_damaged")] == [
+        ("text", r"'\ufefftext'")
+    ]
 
 
 SPLIT_FAULTS = {

@@ -62,7 +62,7 @@ def read_delimited(path: Path, limits: ReadLimits) -> FileRows:
             unclosed = [row for row in bad if row.has_unclosed_quote]
             dialect, table, bad = plain, again, bad_again
     _refuse_mostly_bad(path, table, bad)
-    names, name_findings = clean_names(header.names)
+    names, name_findings = clean_names(_as_written(header, facts))
     findings = [*name_findings, *_file_findings(facts), *(_unclosed_quote(row, header, "warning") for row in unclosed)]
     findings += [_bad_row(row, header) for row in bad]
     row_ids = _row_ids(table.num_rows, [header.source_row(row) for row in bad])
@@ -247,6 +247,12 @@ def _unclosed_quote(row: _BadRow, header: _Header, severity: Severity) -> Findin
     fix = "Close or double the quote at the start of this row."
     at = header.source_row(row)
     return Finding("quote_unclosed", severity, at, None, excerpt(row.text), fix)
+
+
+def _as_written(header: _Header, facts: TextFacts) -> list[str]:
+    """The names of the columns, with the byte order mark that decoding took away."""
+    mark = "\ufeff" if header.in_file and facts.encoding == "utf-8-sig" else ""
+    return [mark + header.names[0], *header.names[1:]]
 
 
 def _file_findings(facts: TextFacts) -> list[Finding]:
