@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from loramill.cli import db, experiments, models
-from loramill.errors import ConflictError, NotFoundError
+from loramill.errors import ConfigError, ConflictError, NotFoundError
 from loramill.experiments.folder import ExperimentFolder
 from run_folders import make_run
 
@@ -48,6 +48,14 @@ def test_an_empty_home_says_what_to_do(home: Path) -> None:
     assert read_json(experiments, "list") == {"experiments": [], "next_cursor": None}
 
 
+def test_a_filter_that_nothing_can_pass_is_wrong_use(home: Path) -> None:
+    unknown = CliRunner().invoke(experiments.app, ["list", "--status", "DONE"])
+    assert unknown.exit_code == 2
+    assert "'SUCCESS'" in unknown.stderr
+    with pytest.raises(ConfigError, match="min_accuracy: must be a finite number"):
+        CliRunner().invoke(experiments.app, ["list", "--min-accuracy", "nan"], catch_exceptions=False)
+
+
 def test_list_filters_sorts_and_pages(runs: list[ExperimentFolder]) -> None:
     ids = [folder.id for folder in runs]
     assert listed() == ids[::-1]
@@ -55,6 +63,8 @@ def test_list_filters_sorts_and_pages(runs: list[ExperimentFolder]) -> None:
     assert listed("--name", "RUN1") == [ids[1]]
     assert listed("--max-runtime", "1") == [ids[0]]
     assert listed("--min-accuracy", "0.99") == []
+    assert listed("--status", "SUCCESS") == ids[::-1]
+    assert listed("--status", "FAILURE") == []
     assert listed("--start-date", "2027-01-01") == []
     assert listed("--end-date", "2026-01-01") == ids[::-1]  # with its whole day
     assert listed("--end-date", "2025-12-31") == []

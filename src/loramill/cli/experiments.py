@@ -18,6 +18,7 @@ from loramill.cli.tables import data_table, facts_table, print_people
 from loramill.experiments.compare import compare_runs
 from loramill.experiments.filters import ExperimentFilter
 from loramill.experiments.folder import ExperimentFolder, results_holding
+from loramill.experiments.models import Status
 from loramill.experiments.pages import (
     DataTable,
     comparison_page,
@@ -52,7 +53,7 @@ def list_experiments(
     end_date: Until = None,
     model_name: Annotated[str | None, typer.Option(help="Base model.")] = None,
     dataset_name: Annotated[str | None, typer.Option(help="Data set.")] = None,
-    status: Annotated[str | None, typer.Option(help="PENDING, STARTED, PROGRESS, SUCCESS, FAILURE or REVOKED.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Where it stands.")] = None,
     owner: Annotated[str | None, typer.Option(help="Who submitted it.")] = None,
     tag: Annotated[str | None, typer.Option(help="A tag that it has.")] = None,
     sweep: Annotated[str | None, typer.Option(help="The sweep that it belongs to.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class ExperimentFilter:
     """What a reader looks for; every field that is given must hold.
 
     Raises:
-        ConfigError: a text that no database can hold, or a time without a zone; names each.
+        ConfigError: a text that no database can hold, a number that is not finite, a time without a zone; names each.
     """
 
     name: str | None = None
@@ -70,6 +71,8 @@ def is_storable(text: str) -> bool:
 def _fault(value: object) -> str:
     if isinstance(value, str) and not is_storable(value):
         return UNSTORABLE
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
     if isinstance(value, datetime) and value.tzinfo is None:
         return "needs a time zone"
     return ""
