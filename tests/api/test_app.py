@@ -70,6 +70,12 @@ def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:
         assert reply.headers["content-type"] == "application/problem+json"
 
 
+def test_a_body_that_is_no_json_is_the_field_at_fault(client: TestClient) -> None:
+    response = client.post("/login", content=b"{bad", headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert [error["key"] for error in response.json()["errors"]] == ["body"]
+
+
 def test_metrics_are_for_anyone_until_there_is_a_key(
     client: TestClient, sign_in: SignIn, services: AppServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:

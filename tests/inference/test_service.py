@@ -256,6 +256,11 @@ def test_what_is_no_json_is_named_and_the_service_stays_up(client: TestClient, c
     assert predict(client, "a")["label"] == 2
 
 
+def test_a_body_that_is_no_json_is_the_field_at_fault(client: TestClient) -> None:
+    response = client.post("/predict", content=b"{bad", headers={"content-type": "application/json"})
+    assert [error["key"] for error in problem(response, 422, "request_invalid")["errors"]] == ["body"]
+
+
 def test_every_field_at_fault_is_listed(client: TestClient) -> None:
     body = problem(client.post("/predict", json={"text": 5, "model": 6, "other": 7}), 422, "request_invalid")
     assert sorted(error["key"] for error in body["errors"]) == ["model", "other", "text"]

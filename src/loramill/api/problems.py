@@ -90,8 +90,12 @@ async def _invalid_request(_request: Request, error: Exception) -> Response:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    """``config.lora.r`` of a body, ``limit`` of a query: the first part says where, which the rest makes clear."""
-    return ".".join(str(part) for part in location[1:]) or str(location[0])
+    """``config.lora.r`` of a body, ``limit`` of a query: the first part says where, which the rest makes clear.
+
+    Of a body that is no JSON, the second part is the character where reading stopped.
+    """
+    where, *path = location
+    return str(where) if not path or isinstance(path[0], int) else ".".join(map(str, path))
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

@@ -84,7 +84,12 @@ async def _invalid_body(request: Request, error: Exception) -> Response:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    """The field of a body that pydantic means, without the names that it adds for the types that a field may have."""
+    """The field of a body that pydantic means, without the names that it adds for the types that a field may have.
+
+    Of a body that is no JSON, the second part is the character where reading stopped.
+    """
+    if len(location) > 1 and isinstance(location[1], int):
+        return "body"
     parts = [str(part) for part in location[1:] if part != "str" and "[" not in str(part)]
     return ".".join(parts) or "body"
 
