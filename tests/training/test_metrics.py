@@ -147,6 +147,16 @@ def test_multi_label(rows: int, classes: int, random: Any) -> None:
     assert metrics["recall_macro"] == pytest.approx(scores["macro"][1])
     assert metrics["f1_macro"] == pytest.approx(scores["macro"][2])
     assert metrics["f1_micro"] == pytest.approx(scores["micro"][2])
+    assert metrics["log_loss"] == pytest.approx(oracle.log_loss(truth.ravel(), chances.ravel(), labels=[0, 1]))
+    varied = [label for label in range(classes) if 0 < truth[:, label].sum() < rows]
+    areas = [oracle.roc_auc_score(truth[:, label], chances[:, label]) for label in varied]
+    assert metrics["auc"] == (pytest.approx(np.mean(areas)) if varied else None)
+
+
+def test_the_calibration_of_labels_counts_every_decision() -> None:
+    chances = np.array([[0.9, 0.1], [0.9, 0.1]])
+    assert multi_label_metrics(chances, np.array([[1.0, 0.0], [1.0, 0.0]]), names(2))["ece"] == pytest.approx(0.1)
+    assert multi_label_metrics(chances, np.array([[0.0, 1.0], [0.0, 1.0]]), names(2))["ece"] == pytest.approx(0.9)
 
 
 VALUES = st.floats(-1e6, 1e6, width=32)

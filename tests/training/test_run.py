@@ -259,7 +259,7 @@ def test_long_texts_are_counted_and_cut_or_refused(bert: Path, tmp_path: Path) -
         (binary_row, "samples", "f1_macro"),
         (binary_row, "pearson", "auc"),
         (score_row, "f1_macro", "pearson"),
-        (topics_row, "ece", "hamming_loss"),
+        (topics_row, "mse", "hamming_loss"),
     ],
 )
 def test_a_metric_that_nothing_measures_is_named_before_the_first_step(

@@ -21,6 +21,7 @@ MEASURED = {
     ),
     "multi_label_classification": (
         *("loss", "accuracy", "hamming_loss", "f1_micro", "f1_macro", "precision_macro", "recall_macro"),
+        *("auc", "log_loss", "ece"),
     ),
     "regression": ("loss", "mse", "mae", "pearson", "spearman"),
 }
@@ -60,9 +61,14 @@ def classification_metrics(probabilities: Floats, labels: Integers, label_names:
 def multi_label_metrics(probabilities: Floats, labels: Floats, label_names: Sequence[str]) -> dict[str, Any]:
     """Metrics of independent labels at the threshold 0.5; ``accuracy`` counts rows with every label right.
 
+    ``auc`` is the mean over the labels that some rows have and others lack; ``log_loss`` and ``ece`` take every label
+    of every row as one decision between yes and no.
+
     Args:
         probabilities, labels: ``[rows, labels]``.
     """
+    decisions = np.stack([1 - probabilities.ravel(), probabilities.ravel()], axis=1)
+    decided = (labels > 0.5).ravel().astype(np.int64)
     truth, predicted = labels > 0.5, probabilities > 0.5
     hits = (truth & predicted).sum(0)
     per_class = {
@@ -78,6 +84,9 @@ def multi_label_metrics(probabilities: Floats, labels: Floats, label_names: Sequ
             f"{key}_macro": float(np.mean([e[key] for e in per_class.values()]))
             for key in ("f1", "precision", "recall")
         },
+        "auc": _mean([area_under_curve(probabilities[:, at], truth[:, at]) for at in range(truth.shape[1])]),
+        "log_loss": log_loss(decisions, decided),
+        "ece": expected_calibration_error(decisions, decided),
         "per_class": per_class,
     }
 
@@ -121,7 +130,10 @@ def area_under_curve(scores: Floats, positive: npt.NDArray[np.bool_]) -> float |
 def _mean_auc(probabilities: Floats, labels: Integers) -> float | None:
     if probabilities.shape[1] == 2:
         return area_under_curve(probabilities[:, 1], labels == 1)
-    areas = [area_under_curve(probabilities[:, index], labels == index) for index in range(probabilities.shape[1])]
+    return _mean([area_under_curve(probabilities[:, at], labels == at) for at in range(probabilities.shape[1])])
+
+
+def _mean(areas: Sequence[float | None]) -> float | None:
     known = [area for area in areas if area is not None]
     return float(np.mean(known)) if known else None
 
