@@ -88,6 +88,7 @@ def test_versions_are_cleaned_compared_and_shown(client: TestClient, sign_in: Si
     own = f"/datasets/{made['dataset_id']}"
     report = client.post(f"{own}/validate", json={}, headers=ada).json()
     assert {"html_tags", "text_empty"} <= {finding["code"] for finding in report["findings"]}
+    assert client.post(f"{own}/validate", headers=ada).json() == report
     rules = {"validation_rules": {"remove_html": True}}
     cleaned = client.post(f"{own}/clean", json=rules, headers=ada).json()
     assert (cleaned["version"], cleaned["kind"], cleaned["rows"]) == (2, "clean", 31)

@@ -133,8 +133,9 @@ async def upload_version(
 
 
 @router.post("/{dataset_id}/validate")
-def validate(body: ValidateRequest, own: OwnDataset, services: Services) -> dict[str, Any]:
-    """Check every row by every rule; the data is not changed."""
+def validate(own: OwnDataset, services: Services, body: ValidateRequest | None = None) -> dict[str, Any]:
+    """Check every row by every rule, by the rules of the config's defaults without a body; the data is not changed."""
+    body = body or ValidateRequest()
     return services.datasets.validate(own, _version(services, own, body.version), body.validation_rules)
 
 
