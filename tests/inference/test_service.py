@@ -256,6 +256,11 @@ def test_what_is_no_json_is_named_and_the_service_stays_up(client: TestClient, c
     assert predict(client, "a")["label"] == 2
 
 
+def test_an_unknown_model_does_not_tell_where_models_are_kept(client: TestClient) -> None:
+    body = problem(client.post("/predict", json={"text": "a", "model": "nothing"}), 404, "model_not_found")
+    assert body["detail"] == "There is no experiment 'nothing'."
+
+
 def test_a_body_that_is_no_json_is_the_field_at_fault(client: TestClient) -> None:
     response = client.post("/predict", content=b"{bad", headers={"content-type": "application/json"})
     assert [error["key"] for error in problem(response, 422, "request_invalid")["errors"]] == ["body"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from loramill.errors import AdapterFormatError, ModelNotFoundError, NotFoundError
-from loramill.inference.saved_model import SavedModel, find_experiment
+from loramill.errors import AdapterFormatError
+from loramill.inference.saved_model import SavedModel, find_served
 from loramill.inference.served_model import BaseKind, LoadedBase, ServedModel
 
 
@@ -68,10 +68,7 @@ class ModelMemory:
             ModelNotFoundError: there is no such experiment, or its base is not here.
             AdapterFormatError: it cannot be served, or has another version.
         """
-        try:
-            saved = SavedModel.read(find_experiment(self._results_folder, experiment_id))
-        except NotFoundError as error:
-            raise ModelNotFoundError(error.message, fix=error.fix) from error
+        saved = SavedModel.read(find_served(self._results_folder, experiment_id))
         if version and saved.version != version:
             raise AdapterFormatError(
                 f"The files of {experiment_id} are not those that were verified: {version} is now {saved.version}.",

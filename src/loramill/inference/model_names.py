@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from loramill.errors import ModelNotFoundError, NotFoundError
 from loramill.experiments.folder import ExperimentFolder, results_holding
-from loramill.inference.saved_model import LATEST, find_experiment
+from loramill.inference.saved_model import LATEST, find_experiment, find_served
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ class RememberedNames:
 
     def _ask(self, name: str) -> str:
         try:
-            return find_experiment(self._results_folder, name).id
-        except NotFoundError as error:
+            return find_served(self._results_folder, name).id
+        except ModelNotFoundError:
             known = None if name == LATEST else self._ask_registry(name)
             if known is None:
-                raise ModelNotFoundError(error.message, fix=error.fix) from error
+                raise
             return known
 
 

@@ -12,7 +12,7 @@ from blake3 import blake3
 from loramill.engine.adapters import BaseNeeds
 from loramill.engine.model_labels import LABELS_FILE, ModelLabels
 from loramill.engine.peft_format import CONFIG_FILE, WEIGHTS_FILE
-from loramill.errors import AdapterFormatError, NotFoundError
+from loramill.errors import AdapterFormatError, ModelNotFoundError, NotFoundError
 from loramill.experiments.folder import ExperimentFolder, is_plain_name
 
 LATEST = "latest"
@@ -71,6 +71,18 @@ def find_experiment(results_folder: Path, name: str = LATEST) -> ExperimentFolde
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     fix = f"Did you mean {' or '.join(near)}?" if near else "See `loramill experiments list`."
     raise NotFoundError(f"There is no experiment {name[:100]!r} in {results_folder}.", fix=fix)
+
+
+def find_served(results_folder: Path, name: str) -> ExperimentFolder:
+    """``find_experiment`` for callers over the network, who are not told where it looked.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    try:
+        return find_experiment(results_folder, name)
+    except NotFoundError as error:
+        raise ModelNotFoundError(error.message.replace(f" in {results_folder}", ""), fix=error.fix) from error
 
 
 def finished_experiments(results_folder: Path) -> list[ExperimentFolder]:
