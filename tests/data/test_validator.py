@@ -152,6 +152,17 @@ def test_copies_contradictions_and_near_copies_are_found(load: Load, tmp_path: P
     assert [finding.row for finding in found(report, "duplicate_near")] == [70]
 
 
+def test_rows_without_text_are_no_copies_of_each_other(load: Load, tmp_path: Path) -> None:
+    train, evaluation = clean_texts(ROWS), clean_texts(60, seed=2)
+    for texts in (train, evaluation):
+        texts[10] = texts[11] = texts[13] = " \u200b"
+        texts[20] = texts[21] = ""
+    write_rows(tmp_path / "train.jsonl", records(train))
+    write_rows(tmp_path / "validation.jsonl", records(evaluation))
+    report = validate(load, tmp_path)
+    assert {finding.code for finding in report.findings if finding.severity in ("error", "warning")} == {"text_empty"}
+
+
 def test_leaks_between_splits_are_found(load: Load, tmp_path: Path) -> None:
     train, evaluation = clean_texts(ROWS), clean_texts(60, seed=2)
     evaluation[7] = train[31]

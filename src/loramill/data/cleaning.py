@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loramill.arrays import from_numpy
 from loramill.config.schema import ValidationRules
-from loramill.data.checks.duplicates import check_copies
+from loramill.data.checks.duplicates import check_copies, with_text
 from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels, spellings_of
 from loramill.data.checks.rule import Hits, TextRule
@@ -147,7 +147,7 @@ def _without_hits(rows: SplitRows, found: Iterable[Hits], changes: list[Change])
 
 
 def _without_leaks(train: SplitRows, evaluation: SplitRows, changes: list[Change]) -> SplitRows:
-    leaked = np.flatnonzero(np.isin(train.text_hashes, evaluation.text_hashes))
+    leaked = with_text(train, np.flatnonzero(np.isin(train.text_hashes, evaluation.text_hashes)))
     return drop_rows(train, leaked, train.columns.text, "leak_exact", changes)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from loramill.arrays import to_numpy
+from loramill.arrays import or_empty, to_numpy
 from loramill.data.checks.rule import Cleaning, Hits
+from loramill.data.checks.texts import BLANK
 from loramill.data.findings import Severity
 from loramill.data.near_duplicates import find_near_copies
 from loramill.data.rows import Hashes, SplitRows
@@ -21,11 +22,12 @@ def check_copies(rows: SplitRows) -> Iterator[Hits]:
     if not len(rows):
         return
     first = first_rows(rows.text_hashes)
-    contradicting = conflicting_rows(rows, first)
+    contradicting = with_text(rows, conflicting_rows(rows, first))
     if len(contradicting):
         fix = "Decide which label is right; taking all of these rows out is the safe choice."
         yield _pair_hits("label_conflict", "error", rows, contradicting, rows, first[contradicting], fix, "drop")
     repeated = np.flatnonzero((first != np.arange(len(rows))) & ~np.isin(first, first[contradicting]))
+    repeated = with_text(rows, repeated)
     if len(repeated):
         fix = "Keep one of them, unless the repetition is meant."
         yield _pair_hits("duplicate_exact", "warning", rows, repeated, rows, first[repeated], fix, "drop")
@@ -48,7 +50,7 @@ def check_leaks(train: SplitRows, evaluation: SplitRows) -> Iterator[Hits]:
     order = np.argsort(train.text_hashes, kind="stable")
     place = np.searchsorted(train.text_hashes[order], evaluation.text_hashes)
     candidate = order[np.minimum(place, len(order) - 1)]
-    leaked = np.flatnonzero(train.text_hashes[candidate] == evaluation.text_hashes)
+    leaked = with_text(evaluation, np.flatnonzero(train.text_hashes[candidate] == evaluation.text_hashes))
     if len(leaked):
         fix = "Take the copy out of the training split."
         yield _pair_hits("leak_exact", "error", evaluation, leaked, train, candidate[leaked], fix, "drop")
@@ -68,6 +70,16 @@ def check_pairs(rows: SplitRows) -> Iterator[Hits]:
             "pair_identical", "warning", rows.name, rows.columns.text_pair, fix, same,
             lambda hit: str(texts[int(same[hit])].as_py()),
         )  # fmt: skip
+
+
+def with_text(rows: SplitRows, found: Indices) -> Indices:
+    """Those of the rows that have any text: one without says nothing, and is the matter of the rules for texts."""
+    import pyarrow.compute as pc
+
+    says = np.zeros(len(found), dtype=bool)
+    for _, texts in rows.take(found).text_columns:
+        says |= ~to_numpy(pc.match_substring_regex(or_empty(texts), BLANK))
+    return found[says]
 
 
 def first_rows(hashes: Hashes) -> Indices:
