@@ -38,6 +38,7 @@ TEXT_FAULTS = {
     "text_without_letters": "12 345 / 678 !!",
     "text_unbroken": "x1" * 120,
     "text_repeated_character": "So goo" + "o" * 40 + "d that I went twice.",
+    "text_object": '{"body": "A film to see twice.", "lang": "en"}',
     "text_escaped": "It said \\u00e9t\\u00e9 in the export.",
     "text_formula": "=SUM(A1:A9)*2 is what the cell says",
     "personal_data": "Write to someone.else@example.org if you lost it.",

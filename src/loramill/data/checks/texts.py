@@ -33,6 +33,7 @@ CONTROL = r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\x{0080}-\x{009f}]"
 INVISIBLE = r"[\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{2066}-\x{2069}\x{feff}]"
 ENCODED_TWICE = r"[\x{00c2}-\x{00f4}][\x{0080}-\x{00bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|锟斤拷|烫烫烫"
 """A letter that is the first byte of a UTF-8 character, and a sign that is the second: a candidate, no proof."""
+OBJECT = r'^\s*\{\s*"[^"]*"\s*:(?s:.*)\}\s*$'
 ESCAPED = r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\r?\\n|\\n\s|\S\\n\S|\\t\\"
 PLACEHOLDER = (
     r"(?i)^\s*([#<\[(]*\s*(n/?a|nan|none|null|nil|undefined|missing|deleted|removed|tbd|todo|no text|empty)\s*[>\])!]*"
@@ -65,6 +66,13 @@ def text_rules(rules: ValidationRules) -> tuple[TextRule, ...]:
         TextRule("text_unbroken", "warning", "Look at it: this is data, not language.", _matching(UNBROKEN), UNBROKEN),
         TextRule("text_repeated_character", "info", "Shorten the run.", _matching(REPEATED), REPEATED),
         TextRule("text_escaped", "info", "Decode the escapes when you export.", _matching(ESCAPED), ESCAPED),
+        TextRule(
+            "text_object",
+            "warning",
+            "Write the text that is in it into a column of its own.",
+            _matching(OBJECT),
+            OBJECT,
+        ),
         TextRule("text_formula", "info", "Kept as text. Do not open it in a spreadsheet.", _matching(FORMULA), FORMULA),
         TextRule("personal_data", "info", "Mask addresses and numbers of people.", _matching(PERSONAL), PERSONAL),
         TextRule("secret_in_text", "warning", "Revoke it, and mask it here.", _matching(CREDENTIAL), CREDENTIAL),
