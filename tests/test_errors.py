@@ -59,7 +59,7 @@ def test_a_config_error_counts_its_problems() -> None:
     assert str(two).splitlines() == [
         "config: 2 problems",
         "  - a: unknown key (did you mean b?)",
-        "  - c: unknown key ",
+        "  - c: unknown key",
         "Mend them.",
     ]
 
