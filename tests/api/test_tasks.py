@@ -13,6 +13,7 @@ from api_people import AddExperiment, SignIn
 from loramill.api.services import AppServices
 from loramill.auth.rate_limits import RateLimits
 from loramill.auth.users import UserStore
+from loramill.errors import DiskFullError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.record_file import reindex
@@ -136,6 +137,19 @@ def test_a_waiting_task_is_cancelled_and_goes_on(client: TestClient, sign_in: Si
     assert client.post(f"/task/{task}/cancel", headers=ada).json()["accepted"] is False
     assert client.post(f"/task/{task}/resume", headers=ada).status_code == 202
     assert client.get(f"/task/{task}", headers=ada).json()["status"] == "PENDING"
+
+
+def test_a_cancel_on_a_full_disk_is_a_cancel(
+    client: TestClient, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise DiskFullError("The disk is full.")
+
+    ada = sign_in("full.disk")
+    task = submit(client, ada)["task_id"]
+    monkeypatch.setattr("loramill.api.routes.tasks.save_record", refuse)
+    assert client.post(f"/task/{task}/cancel", headers=ada).status_code == 202
+    assert client.get(f"/task/{task}", headers=ada).json()["status"] == "REVOKED"
 
 
 @pytest.mark.parametrize("kind", ["task", "sweep"])

@@ -136,14 +136,16 @@ def test_other_kinds_of_labels(experiments: Experiments, serve: Open) -> None:
     assert (value["probability"], value["label_name"]) == (None, None)
 
 
+class Registry:
+    """Knows one alias."""
+
+    def resolve(self, name: str) -> str | None:
+        return {"production": "a"}.get(name)
+
+
 def test_a_model_by_every_kind_of_name(experiments: Experiments, serve: Open) -> None:
     for answer, name in enumerate(("a", "b", "c")):
         experiments.save_constant(name, answer)
-
-    class Registry:
-        def resolve(self, name: str) -> str | None:
-            return {"production": "a"}.get(name)
-
     with serve(registry=Registry(), default="b") as client:
         client.put("/models/c/alias/mine")
         asked = {None: 1, "default": 1, "a": 0, "mine": 2, "production": 0, "latest": 2}
@@ -193,11 +195,6 @@ def test_a_service_starts_without_any_model_that_can_be_served(experiments: Expe
 def test_a_model_is_loaded_by_every_kind_of_name_too(experiments: Experiments, serve: Open) -> None:
     for answer, name in enumerate(("a", "b", "c")):
         experiments.save_constant(name, answer)
-
-    class Registry:
-        def resolve(self, name: str) -> str | None:
-            return {"production": "a"}.get(name)
-
     with serve(registry=Registry(), default="b") as client:
         client.put("/models/b/alias/mine")
         client.put("/models/c/canary/mine", json={"share": 1.0})

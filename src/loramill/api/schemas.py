@@ -7,18 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from loramill.config.schema import require_storable
 from loramill.experiments.filters import ExperimentFilter, through_the_day
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.search import MAX_LIMIT, Order
 
-
-def _storable(text: str) -> str:
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("must be text without NUL and half characters")
-    return text
-
-
-Text = Annotated[str, Field(max_length=10_000), AfterValidator(_storable)]
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(require_storable)]
 
 
 def _in_a_zone(value: datetime) -> datetime:
@@ -36,7 +30,7 @@ LastMoment = Annotated[
 ]
 """The end of a range: a plain date is the end of its day."""
 
-Word = Annotated[str, Field(max_length=255), AfterValidator(_storable)]
+Word = Annotated[str, Field(max_length=255), AfterValidator(require_storable)]
 
 
 class Body(BaseModel):

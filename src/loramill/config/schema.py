@@ -15,10 +15,19 @@ MAX_NAME_LENGTH = 100
 MAX_NAME_BYTES = 200
 """A file system takes 255 in a folder's name, and the name of a sweep's adds up to 40."""
 
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""NUL and halves of surrogate pairs: no file name and no database takes them."""
-
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def is_storable(text: str) -> bool:
+    """Whether file names and both databases can hold a text: no NUL, and no half of a surrogate pair."""
+    return re.search("[\0\ud800-\udfff]", text) is None
+
+
+def require_storable(text: str) -> str:
+    """The text, for validators of pydantic. Raises ``ValueError``."""
+    if not is_storable(text):
+        raise ValueError("must be text without NUL and half characters")
+    return text
 
 
 def _check_experiment_name(name: str) -> str:
@@ -53,9 +62,9 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _storable(cls, value: object) -> object:
-        texts = value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and UNSTORABLE.search(text) for text in texts):
-            raise ValueError("must be text without NUL and half characters")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                require_storable(text)
         return value
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, exists, select
 
+from loramill.config.schema import is_storable
 from loramill.errors import ConfigError, Problem
 from loramill.experiments.models import Experiment, Tag
 
@@ -61,11 +62,6 @@ class ExperimentFilter:
 def through_the_day(moment: str) -> str:
     """A plain date as the last moment of its day, for the end of a range; other texts as they are."""
     return f"{moment}T23:59:59.999999" if re.fullmatch(r"\d{4}-\d{2}-\d{2}", moment, re.ASCII) else moment
-
-
-def is_storable(text: str) -> bool:
-    """Whether both databases can hold a text: no NUL, and no half of a surrogate pair (JSON may bring both)."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _fault(value: object) -> str:

@@ -20,8 +20,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from loramill.config.schema import is_storable
 from loramill.errors import ConfigError, Problem
-from loramill.experiments.filters import ExperimentFilter, conditions_of, is_storable
+from loramill.experiments.filters import ExperimentFilter, conditions_of
 from loramill.experiments.models import Experiment, Metric
 from loramill.experiments.summaries import ExperimentSummary, one_of, summarize
 

@@ -15,9 +15,9 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from loramill.config.schema import ExperimentConfig
+from loramill.config.schema import ExperimentConfig, is_storable
 from loramill.errors import ConfigError, ConflictError, NotFoundError, Problem
-from loramill.experiments.filters import UNSTORABLE, ExperimentFilter, is_storable
+from loramill.experiments.filters import UNSTORABLE, ExperimentFilter
 from loramill.experiments.metrics import flatten_metrics
 from loramill.experiments.models import (
     FINISHED,

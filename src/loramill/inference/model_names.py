@@ -120,10 +120,10 @@ def resolve_experiment(settings: Settings, name: str) -> ExperimentFolder:
     """
     try:
         return find_experiment(settings.results_folder, name)
-    except NotFoundError:
+    except NotFoundError as error:
         names = RegistryNames(settings)
         known = names.resolve(name) or name
         results = names.results_of(known)
-        if results is None:
-            raise
+        if results is None:  # at the shell the folder may be another than somebody thinks
+            raise NotFoundError(f"{error.message} Looked in {settings.results_folder}.", fix=error.fix) from error
         return find_experiment(results, known)

@@ -70,11 +70,11 @@ def find_experiment(results_folder: Path, name: str = LATEST) -> ExperimentFolde
     known = [folder.id for folder in finished_experiments(results_folder)[:SUGGESTED_FROM]]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     fix = f"Did you mean {' or '.join(near)}?" if near else "See `loramill experiments list`."
-    raise NotFoundError(f"There is no experiment {name[:100]!r} in {results_folder}.", fix=fix)
+    raise NotFoundError(f"There is no experiment {name[:100]!r}.", fix=fix)
 
 
 def find_served(results_folder: Path, name: str) -> ExperimentFolder:
-    """``find_experiment`` for callers over the network, who are not told where it looked.
+    """``find_experiment`` for the service.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -82,7 +82,7 @@ def find_served(results_folder: Path, name: str) -> ExperimentFolder:
     try:
         return find_experiment(results_folder, name)
     except NotFoundError as error:
-        raise ModelNotFoundError(error.message.replace(f" in {results_folder}", ""), fix=error.fix) from error
+        raise ModelNotFoundError(error.message, fix=error.fix) from error
 
 
 def finished_experiments(results_folder: Path) -> list[ExperimentFolder]:
@@ -98,9 +98,7 @@ def finished_experiments(results_folder: Path) -> list[ExperimentFolder]:
 def _newest_finished(results_folder: Path) -> ExperimentFolder:
     finished = finished_experiments(results_folder)
     if not finished:
-        raise NotFoundError(
-            f"No experiment in {results_folder} has finished yet.", fix="Train one: make quickstart, or loramill train."
-        )
+        raise NotFoundError("No experiment has finished yet.", fix="Train one: make quickstart, or loramill train.")
     return finished[0]
 
 

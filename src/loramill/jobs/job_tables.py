@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import JSON, ColumnElement, Index, String, select, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from loramill.config.schema import is_storable
 from loramill.database import Base
-from loramill.experiments.filters import is_storable
 from loramill.experiments.models import FINISHED, Experiment, QueueColumns, Status
 from loramill.experiments.store import ExperimentStore
 

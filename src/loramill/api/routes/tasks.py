@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -14,12 +15,15 @@ from loramill.api.schemas import CancelReply, TaskPage, TaskReply, TrainReply, T
 from loramill.api.services import Services
 from loramill.api.submitted_config import check_submitted
 from loramill.config.load import parse_config
+from loramill.errors import LoramillError
 from loramill.experiments.models import Status
 from loramill.experiments.record_file import save_record
 from loramill.jobs.control import request_cancel, request_resume
 from loramill.jobs.submit import Submission, list_tasks, submit_for_user
 
 router = APIRouter(tags=["tasks"])
+
+log = logging.getLogger(__name__)
 
 IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[\x21-\x7e]+$")]
 
@@ -80,7 +84,10 @@ def cancel(row: OwnTask, user: User, services: Services, address: Address) -> Ca
     """End a task: at once while it waits, within ten seconds while it runs. Its last checkpoint stays."""
     with services.auth.audit.transaction(user.actor(address), "task.cancel", row.id) as session:
         accepted = request_cancel(session, row.id)
-    save_record(services.database, services.settings.results_folder, row.id)
+    try:
+        save_record(services.database, services.settings.results_folder, row.id)
+    except LoramillError as error:  # it is cancelled all the same
+        log.warning("The record of %s was not saved: %s", row.id, error)
     return CancelReply(task_id=row.task_id or row.id, accepted=accepted)
 
 
