@@ -92,7 +92,7 @@ def test_mistakes_of_file_and_overrides_are_reported_together(tmp_path: Path) ->
         ("- a\n- b\n", "must be a mapping of sections"),
         ("just text", "must be a mapping of sections"),
         ("lora: {r: 4}\nlora: {r: 8}\n", "the key 'lora' is there twice"),
-        ("lora:\n  r: 4\n  r: 8\n", "the key 'r' is there twice"),
+        ("lora:\n  r: 4\n  r: 8\n", "the key 'r' is there twice at line 3, column 3"),
         ("model:\n  name: {{ base }}\n", "is not YAML"),
         ("experiment_name: 2026-02-31\n", "is not YAML"),
         ("a: &a [x]\nb: !!python/object/apply:os.system ['true']\n", "is not YAML"),
@@ -113,7 +113,13 @@ def test_no_evaluation_is_said_as_transformers_says_it(tmp_path: Path, entry: st
 
 @pytest.mark.parametrize(
     ("entry", "trackers"),
-    [("tensorboard", ["tensorboard"]), ("[mlflow, wandb]", ["mlflow", "wandb"]), ("none", []), ("[none]", [])],
+    [
+        ("tensorboard", ["tensorboard"]),
+        ("[mlflow, wandb]", ["mlflow", "wandb"]),
+        ("mlflow, wandb", ["mlflow", "wandb"]),
+        ("none", []),
+        ("[none]", []),
+    ],
 )
 def test_trackers_are_named_as_transformers_names_them(tmp_path: Path, entry: str, trackers: list[str]) -> None:
     assert load_config(write(tmp_path, f"training:\n  report_to: {entry}\n")).training.report_to == trackers

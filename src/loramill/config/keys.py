@@ -14,7 +14,10 @@ from loramill.config.schema import ExperimentConfig
 ALIASES = {"epochs": "training.num_train_epochs", "batch_size": "training.per_device_train_batch_size"}
 """Short names of the command line beside the leaf names of the tree."""
 
-LEAST_LIKENESS = 0.75
+OTHER_NAMES = {"lr": "training.learning_rate", "rank": "lora.r"}
+"""What other tools call a key whose name here is nothing like it."""
+
+LEAST_LIKENESS = 0.66
 """From 0 (nothing in common) to 1 (equal); below this a guess would mislead."""
 
 
@@ -44,13 +47,12 @@ def full_key(name: str) -> str:
 
 
 def nearest_key(name: str) -> str | None:
-    """The known key most like a mistyped one, by the whole key or by its last part alone."""
-    known = [key for key, _ in iter_keys()] + list(ExperimentConfig.model_fields)
-    by_leaf = {key.rpartition(".")[2]: key for key in known} | ALIASES
-    leaf = name.rpartition(".")[2]
-    candidates = [(_likeness(name, key), key) for key in known]
-    candidates += [(_likeness(leaf, short), key) for short, key in by_leaf.items()]
-    likeness, key = max(candidates)
+    """The known key most like a mistyped one by its last part; the rest is a section that is right."""
+    section, _, leaf = name.casefold().rpartition(".")
+    names = {key.rpartition(".")[2]: key for key, _ in iter_keys()} | ALIASES | OTHER_NAMES
+    if not section:
+        names |= {key: key for key in ExperimentConfig.model_fields}
+    likeness, key = max((_likeness(leaf, short), key) for short, key in names.items())
     return key if likeness >= LEAST_LIKENESS else None
 
 

@@ -57,7 +57,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise _broken(path, f"cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-31
-        raise _broken(path, f"is not YAML: {' '.join(str(error).split())}") from None
+        where = str(error).replace(' in "<unicode string>",', " at")
+        raise _broken(path, f"is not YAML: {' '.join(where.split())}") from None
     except RecursionError:
         raise _broken(path, "is nested too deeply") from None
     if tree is None:

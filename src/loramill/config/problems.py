@@ -26,7 +26,7 @@ ALLOWED = {
     "string_type": "text",
     "string_unicode": "text without NUL and half characters",
     "string_too_short": "text that is not empty",
-    "list_type": "a list",
+    "list_type": "a list such as [a, b]",
     "literal_error": "{expected}",
     "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
@@ -87,7 +87,11 @@ def _involves(problem: Problem, known: Sequence[Problem]) -> bool:
 def _problem(detail: Any) -> Problem:
     key, value = _dotted(detail["loc"]) or "config", detail["input"]  # a key that is no text is not in its own place
     if detail["type"] == "extra_forbidden":
-        return Problem(key, excerpt(value), "unknown key", nearest_key(key))
+        nearest = nearest_key(key)
+        if nearest == key:  # one name with a dot in it
+            section, _, leaf = key.rpartition(".")
+            return Problem(key, excerpt(value), f"must stand as '{leaf}' below '{section}'")
+        return Problem(key, excerpt(value), "unknown key", nearest)
     if detail["type"] in ALLOWED:
         message = f"must be {ALLOWED[detail['type']].format(**detail.get('ctx', {}))}"
         return Problem(key, excerpt(value), f"{message}, not {_shown(value)}")

@@ -205,8 +205,8 @@ class TrainingConfig(Section):
     @field_validator("report_to", mode="before")
     @classmethod
     def _one_or_none(cls, value: object) -> object:
-        """As Transformers takes it: a name alone, or ``none``."""
-        names = [value] if isinstance(value, str) else value
+        """As Transformers takes it: a name alone, or ``none``; several with commas, as flags have them."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
         return [] if names == ["none"] else names
 
     @model_validator(mode="after")
