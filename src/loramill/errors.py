@@ -158,7 +158,10 @@ class QuotaExceededError(LoramillError):
 
 
 class DataError(LoramillError):
+    """Data cannot be used; ``split`` is the one at fault, where that is known."""
+
     code = "data_invalid"
+    split = "train"
 
 
 class DatasetNotFoundError(DataError):

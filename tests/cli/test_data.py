@@ -74,6 +74,14 @@ def test_strict_and_unreadable_data_fail(source: Path, home: Path) -> None:
         run("validate", home / "missing.csv")
 
 
+def test_a_column_that_a_split_lacks_is_reported_under_the_split(source: Path, home: Path) -> None:
+    (home / "rows").mkdir()
+    source.rename(home / "rows" / "train.jsonl")
+    write_rows(home / "rows" / "validation.jsonl", [{"review": "no grade here"}])
+    (finding,) = read("validate", home / "rows", code=1)["findings"]
+    assert (finding["code"], finding["split"]) == ("column_missing", "validation")
+
+
 def test_analyze_describes_and_writes_a_page(source: Path, home: Path) -> None:
     analysis = read("analyze", source, "--html", home / "report.html")
     assert analysis["splits"]["train"]["rows"] == 40

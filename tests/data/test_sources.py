@@ -97,8 +97,35 @@ def test_two_files_for_one_split_are_refused(load: Load, tmp_path: Path, rows: P
 def test_splits_without_the_columns_of_training_are_named(load: Load, tmp_path: Path, rows: Path) -> None:
     rows.rename(tmp_path / "train.jsonl")
     write_rows(tmp_path / "validation.jsonl", [{"sentence": "a", "label": 1}])
-    with pytest.raises(MissingColumnError, match=r"validation.*'text'.*sentence"):
+    with pytest.raises(MissingColumnError, match=r"validation.*'text'.*sentence") as caught:
         load(tmp_path)
+    assert caught.value.split == "validation"
+    (tmp_path / "validation.jsonl").write_text("")
+    with pytest.raises(EmptyDatasetError) as empty:
+        load(tmp_path)
+    assert empty.value.split == "validation"
+
+
+def test_a_test_split_needs_no_labels(load: Load, tmp_path: Path, rows: Path) -> None:
+    rows.rename(tmp_path / "train.jsonl")
+    write_rows(tmp_path / "test.jsonl", [{"text": "nobody knows"}, {"text": "what this is"}])
+    source = load(tmp_path)
+    assert source.splits["test"].labels.null_count == len(source.splits["test"]) == 2
+    assert source.eval_name is None
+    write_rows(tmp_path / "val.jsonl", [{"text": "nobody knows"}])
+    with pytest.raises(MissingColumnError, match="The val split has no column 'label'"):
+        load(tmp_path)
+
+
+def test_splits_are_found_by_every_common_name_and_other_files_are_named(
+    load: Load, tmp_path: Path, rows: Path
+) -> None:
+    for name in ("Train.JSONL", "val.jsonl", "more.jsonl"):
+        (tmp_path / name).write_bytes(rows.read_bytes())
+    rows.unlink()
+    source = load(tmp_path)
+    assert (list(source.splits), source.eval_name) == (["train", "val"], "val")
+    assert "Not read, as it is named like no split: more.jsonl." in source.notes
 
 
 def test_only_allowed_folders_are_read(tmp_path: Path, rows: Path) -> None:

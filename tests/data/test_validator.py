@@ -281,6 +281,12 @@ def test_classes_that_differ_between_splits_are_found(make_rows: MakeRows) -> No
     assert [finding.split for finding in found(report, "split_without_labels")] == ["test"]
 
 
+def test_training_rows_without_any_label_are_an_error(make_rows: MakeRows) -> None:
+    report = DataValidator().validate({"train": make_rows(clean_texts(ROWS), [None] * ROWS)})
+    (finding,) = found(report, "split_without_labels")
+    assert (finding.severity, finding.fix) == ("error", "Name another column with data.label_column, or add labels.")
+
+
 def test_the_share_of_truncated_texts_is_counted_by_the_tokenizer(make_rows: MakeRows) -> None:
     def count_tokens(texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
         assert pairs is None

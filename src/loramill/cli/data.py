@@ -151,7 +151,7 @@ def _store_both(manager: DataVersionManager, data: SourceData, cleaned: Cleaned)
 
 def _unreadable(error: DataError) -> ValidationReport:
     """A source that cannot be read at all, as the one finding that it is."""
-    finding = Finding(error.code, "error", None, None, error.message, error.fix)
+    finding = Finding(error.code, "error", None, None, error.message, error.fix, error.split)
     return ValidationReport(0, {}, (finding,), {error.code: 1})
 
 

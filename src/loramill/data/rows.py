@@ -92,12 +92,16 @@ class SplitRows:
 
 
 def canonical_rows(name: str, file: FileRows, columns: Columns, label_names: Sequence[str] | None = None) -> SplitRows:
-    """A split of a source in canonical form.
+    """A split of a source in canonical form; a test split may come without labels.
 
     Raises:
         MissingColumnError: the split lacks one of the columns.
     """
+    import pyarrow as pa
+
     table = file.table
+    if name == "test" and columns.label not in table.column_names:
+        table = table.append_column(columns.label, pa.nulls(len(table)))
     for column in (columns.text, columns.text_pair, columns.label):
         if column is not None and column not in table.column_names:
             raise MissingColumnError(

@@ -21,11 +21,18 @@ from loramill.data.samples import load_sample, samples
 from loramill.data.tables import FileRows
 from loramill.data.text_input import ReadLimits
 from loramill.data.version_manager import DataVersionManager
-from loramill.errors import DatasetNotFoundError, EmptyDatasetError, MissingSplitError, UnreadableDataError
+from loramill.errors import (
+    DataError,
+    DatasetNotFoundError,
+    EmptyDatasetError,
+    MissingSplitError,
+    UnreadableDataError,
+)
 from loramill.hub import hub_answers
 
-EVAL_NAMES = ("validation", "valid", "dev", "eval", "validation_matched", "test")
+EVAL_NAMES = ("validation", "valid", "val", "dev", "eval", "validation_matched", "test")
 """Names of a split to evaluate on, best first."""
+MAX_NAMED = 10
 WAYS_OUT = "Without a network, use a local file, sample:movie_reviews or sample:chinese_reviews as data.dataset_name."
 
 
@@ -89,7 +96,10 @@ def load_source(
         text_pair=config.text_pair_column,
         label=config.label_column,
     )
-    splits = {name: canonical_rows(name, file, columns, files.label_names) for name, file in files.splits.items()}
+    splits = {}
+    for name, file in files.splits.items():
+        with _naming(name):
+            splits[name] = canonical_rows(name, file, columns, files.label_names)
     findings = [replace(finding, split=name) for name, file in files.splits.items() for finding in file.findings]
     notes = [note for file in files.splits.values() for note in file.notes]
     return SourceData(
@@ -152,13 +162,17 @@ def _from_version(name: str, data_folder: Path) -> _Files:
 
 def _from_folder(folder: Path, limits: ReadLimits) -> _Files:
     splits: dict[str, FileRows] = {}
-    for path in sorted(folder.iterdir()):
-        split = plain_name(path).stem
-        if split in ("train", *EVAL_NAMES) and file_format(path) and path.is_file():
-            if split in splits:
-                raise MissingSplitError(
-                    f"{folder} has several files for the split '{split}'.", fix="Keep one file for each split."
-                )
+    others = []
+    for path in sorted(path for path in folder.iterdir() if file_format(path) and path.is_file()):
+        split = plain_name(path).stem.lower()
+        if split not in ("train", *EVAL_NAMES):
+            others.append(path.name)
+            continue
+        if split in splits:
+            raise MissingSplitError(
+                f"{folder} has several files for the split '{split}'.", fix="Keep one file for each split."
+            )
+        with _naming(split):
             splits[split] = read_file(path, limits)
     if "train" not in splits:
         present = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
@@ -166,7 +180,18 @@ def _from_folder(folder: Path, limits: ReadLimits) -> _Files:
             f"The folder {folder} has no train.csv, train.tsv, train.jsonl or train.parquet; it has {present}.",
             fix="Name the file to train on train.*, and the one to evaluate on validation.*.",
         )
-    return _Files(splits, origin=str(folder))
+    notes = [f"Not read, as it is named like no split: {excerpt(name)}." for name in others[:MAX_NAMED]]
+    return _Files(splits, origin=str(folder), notes=tuple(notes))
+
+
+@contextlib.contextmanager
+def _naming(split: str) -> Iterator[None]:
+    """Have an error in the data say which split it is in."""
+    try:
+        yield
+    except DataError as error:
+        error.split = split
+        raise
 
 
 def _from_hub(config: DataConfig) -> _Files:

@@ -19,6 +19,7 @@ MAX_CLASSES_NAMED = 20
 GIVEN_AWAY_IN, GIVEN_AWAY_OUT = 0.9, 0.1
 OUTLIER_DEVIATIONS = 20
 NUMERIC_SHARE = 0.9
+NO_LABELS_FIX = "Name another column with data.label_column, or add labels."
 
 
 def spellings_of(splits: Mapping[str, SplitRows]) -> dict[str, str]:
@@ -28,14 +29,13 @@ def spellings_of(splits: Mapping[str, SplitRows]) -> dict[str, str]:
 
 
 def check_labels(rows: SplitRows, spellings: Mapping[str, str]) -> Iterator[Hits]:
-    """Every label rule on one split; a split without any label (a test split) is one note.
+    """Every label rule on one split; a split without any label is one finding, and harmless but for training.
 
     Args:
         spellings: ``spellings_of`` all splits.
     """
     if not rows.is_labelled.any():
-        fix = "Nothing to do: it is not used for training or evaluation."
-        yield whole_split("split_without_labels", "info", rows.name, rows.columns.label, rows.name, fix)
+        yield unlabelled_split(rows)
         return
     counts = count_labels(rows.labels)
     yield from missing_labels(rows)
@@ -46,6 +46,15 @@ def check_labels(rows: SplitRows, spellings: Mapping[str, str]) -> Iterator[Hits
     if counts and not is_regression(counts):
         yield from class_sizes(rows, counts)
         yield from label_given_away(rows, counts)
+
+
+def unlabelled_split(rows: SplitRows) -> Hits:
+    """Of no use for training, and no harm as a test split."""
+    label = rows.columns.label
+    if rows.name == "train":
+        return whole_split("split_without_labels", "error", rows.name, label, "no row has a label", NO_LABELS_FIX)
+    fix = "Nothing to do: it is not used for training or evaluation."
+    return whole_split("split_without_labels", "info", rows.name, label, rows.name, fix)
 
 
 def is_regression(counts: Mapping[str, int]) -> bool:
@@ -68,8 +77,8 @@ def empty_label_lists(rows: SplitRows) -> Iterator[Hits]:
     if rows.has_several_labels:
         found = np.flatnonzero((to_numpy(rows.labels.value_lengths()) == 0) & rows.is_labelled)
         if len(found) == rows.is_labelled.sum():
-            fix = "Name another column with data.label_column, or add labels."
-            yield whole_split("label_list_empty", "error", rows.name, rows.columns.label, "every list is empty", fix)
+            label = rows.columns.label
+            yield whole_split("label_list_empty", "error", rows.name, label, "every list is empty", NO_LABELS_FIX)
         elif len(found):
             yield _hits(rows, "label_list_empty", "info", found, "Kept as: no class applies. Is that meant?")
 
