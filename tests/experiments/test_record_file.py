@@ -95,6 +95,44 @@ def test_damaged_folders_are_named_and_passed_over(database: Database, results: 
     assert (again.added, again.known, len(again.unreadable)) == ((), 1, 3)
 
 
+RECORD = {
+    "name": "n", "model_name": "m", "dataset_name": "d", "task": "SEQ_CLS", "status": "SUCCESS",
+    "created_at": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("record.json", json.dumps({**RECORD, "created_at": "2026-01-01T00:00:00"})),
+        ("record.json", json.dumps({**RECORD, "name": 5, "dataset_name": []})),
+        ("record.json", json.dumps({**RECORD, "status": ["SUCCESS"], "archived": {}})),
+        ("record.json", json.dumps({**RECORD, "tags": [1, None], "data": ["x"]})),
+        ("record.json", json.dumps({**RECORD, "tags": [""]})),
+        ("record.json", json.dumps({**RECORD, "history": [{"kind": "stage"}]})),
+        ("record.json", json.dumps({**RECORD, "name": None, "notes": None})),
+    ],
+)
+def test_a_folder_that_no_row_can_be_made_of_costs_no_other_its_row(
+    database: Database, results: Path, make_run, file: str, content: str
+) -> None:
+    before, damaged, after = (make_run(name) for name in ("before", "damaged", "after"))
+    (damaged.path / file).write_text(content, encoding="utf-8")
+    report = reindex(database, results)
+    assert report.added == (before.id, after.id)
+    assert [experiment_id for experiment_id, _ in report.unreadable] == [damaged.id]
+    assert [run["id"] for run in everything(database)] == [after.id, before.id]
+
+
+def test_numbers_that_nothing_can_hold_are_left_out(database: Database, results: Path, make_run) -> None:
+    folder = make_run()
+    folder.metrics_file.write_text(f'{{"eval": {{"loss": 1{"0" * 400}, "accuracy": 0.5}}}}', encoding="utf-8")
+    folder.events_file.write_text('{"type": "status", "status": "SUCCESS", "time": 1e300}\n', encoding="utf-8")
+    reindex(database, results)
+    [found] = everything(database)
+    assert (found["metrics"], found["status"], found["started_at"]) == ({"eval_accuracy": 0.5}, "SUCCESS", None)
+
+
 def test_each_file_of_a_run_is_read_once(database: Database, results: Path, make_run, monkeypatch) -> None:
     read: list[str] = []
 

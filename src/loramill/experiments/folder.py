@@ -164,7 +164,7 @@ class ExperimentFolder:
         return _read_text(self.config_file)
 
     def read_config_tree(self) -> dict[str, Any]:
-        """The config as plain values, unchecked: an imported run need not fit our schema.
+        """The config as values of JSON, unchecked: an imported run need not fit our schema. Dates become texts.
 
         Raises:
             CorruptFileError: it is not a YAML mapping.
@@ -175,7 +175,8 @@ class ExperimentFolder:
             raise CorruptFileError(f"{self.config_file} is not YAML: {error}") from error
         if not isinstance(tree, dict | None):
             raise CorruptFileError(f"{self.config_file} must hold a mapping.")
-        return tree or {}
+        values: dict[str, Any] = json.loads(json.dumps(tree or {}, default=str))
+        return values
 
     def read_metrics(self) -> dict[str, Any]:
         return read_json(self.metrics_file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,5 +39,5 @@ def _numbers(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, flo
         if isinstance(value, Mapping):
             if key not in STRUCTURED:
                 yield from _numbers(value, f"{name}_")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             yield name, float(value)

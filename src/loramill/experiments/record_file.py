@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from sqlalchemy import or_, select
+from sqlalchemy.exc import StatementError
 
 from loramill.database import Database
-from loramill.errors import CorruptFileError
+from loramill.errors import ConfigError, CorruptFileError
 from loramill.experiments.folder import ExperimentFolder, read_json, results_holding
 from loramill.experiments.models import FINISHED, Experiment, Status
 from loramill.experiments.registry import ModelRegistry, RegistryMove
@@ -28,13 +30,39 @@ from loramill.files import write_json
 RECORD_FILE = "record.json"
 FOLDER_TIME = re.compile(r"_(\d{8}_\d{6})(?:_\d+)?$")
 BATCH = 500
-TIMES = ("created_at", "started_at", "finished_at")
-REQUIRED = ("name", "model_name", "dataset_name", "task", "created_at", "status")
 OUTCOME = ("status", "started_at", "finished_at", "error_code", "error_message", "notes", "archived", "stage")
 IDENTITY = (
     "name", "owner", "model_name", "dataset_name", "task", "language", "source", "created_at", "sweep_id",
     "parent_id", "parent_relation",
 )  # fmt: skip
+
+
+class SavedRecord(BaseModel):
+    """What ``record.json`` holds. Anybody may have edited or damaged it, so it is checked before it is believed."""
+
+    name: str
+    owner: str | None = None
+    model_name: str
+    dataset_name: str
+    task: str
+    language: str | None = None
+    source: str = "loramill"
+    created_at: AwareDatetime
+    sweep_id: str | None = None
+    parent_id: str | None = None
+    parent_relation: str | None = None
+    status: Status
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    notes: str = ""
+    archived: bool = False
+    stage: str | None = None
+    tags: list[str] = Field(default_factory=list)
+    data: dict[str, list[str]] = Field(default_factory=dict)
+    aliases: list[str] = Field(default_factory=list)
+    history: list[RegistryMove] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -89,12 +117,12 @@ def save_records(database: Database, results_folder: Path, job_id: str) -> None:
 
 def reindex(database: Database, results_folder: Path) -> ReindexReport:
     """Add every folder's experiment that the database lacks; rows that are there stay as they are."""
-    records: list[tuple[ExperimentFolder, dict[str, Any]]] = []
+    records: list[tuple[ExperimentFolder, SavedRecord]] = []
     unreadable: list[tuple[str, str]] = []
     for folder in iter_folders(results_folder):
         with _noting(unreadable, folder):
             records.append((folder, _read_record(folder)))
-    records.sort(key=lambda found: (found[1]["created_at"], found[0].id))
+    records.sort(key=lambda found: (found[1].created_at, found[0].id))
     added: list[str] = []
     known = 0
     for first in range(0, len(records), BATCH):
@@ -104,7 +132,7 @@ def reindex(database: Database, results_folder: Path) -> ReindexReport:
                 if store.find(folder.id) is not None:
                     known += 1
                     continue
-                with _noting(unreadable, folder):
+                with _noting(unreadable, folder), session.begin_nested():
                     _restore(store, registry, folder, record)
                     added.append(folder.id)
     return ReindexReport(tuple(added), known, tuple(sorted(unreadable)))
@@ -112,11 +140,13 @@ def reindex(database: Database, results_folder: Path) -> ReindexReport:
 
 @contextlib.contextmanager
 def _noting(unreadable: list[tuple[str, str]], folder: ExperimentFolder) -> Iterator[None]:
-    """Note a folder with a damaged file, and go on with the next."""
+    """Note a folder with a damaged file, or with what no database takes, and go on with the next."""
     try:
         yield
-    except CorruptFileError as error:
+    except (CorruptFileError, ConfigError) as error:
         unreadable.append((folder.id, error.message))
+    except (OSError, StatementError) as error:
+        unreadable.append((folder.id, str(error.orig if isinstance(error, StatementError) else error)))
 
 
 def iter_folders(results_folder: Path) -> list[ExperimentFolder]:
@@ -136,20 +166,16 @@ def _describe(store: ExperimentStore, registry: ModelRegistry, experiment_id: st
     }
 
 
-def _read_record(folder: ExperimentFolder) -> dict[str, Any]:
+def _read_record(folder: ExperimentFolder) -> SavedRecord:
     """The saved record; what it does not know, and how a run ended since it was saved, the other files tell."""
     record = read_json(folder.path / RECORD_FILE) or _infer_identity(folder)
-    if record.get("status") not in FINISHED:
+    if record.get("status") not in list(FINISHED):
         record |= _infer_outcome(folder)
     try:
-        for name in TIMES:
-            record[name] = datetime.fromisoformat(record[name]) if record.get(name) else None
-        missing = [name for name in REQUIRED if not record.get(name)]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-    except (ValueError, TypeError) as error:
-        raise CorruptFileError(f"{folder.path / RECORD_FILE} is not a record: {error}") from error
-    return record
+        return SavedRecord.model_validate(record)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise CorruptFileError(f"{folder.path / RECORD_FILE} is not a record: {faults}") from error
 
 
 def _infer_identity(folder: ExperimentFolder) -> dict[str, Any]:
@@ -161,19 +187,19 @@ def _infer_identity(folder: ExperimentFolder) -> dict[str, Any]:
         "model_name": str(model.get("name", "unknown")),
         "dataset_name": f"{dataset}/{data['dataset_config']}" if data.get("dataset_config") else dataset,
         "task": str(_section(config, "lora").get("task_type", "SEQ_CLS")),
-        "created_at": _created_at(folder).isoformat(),
+        "created_at": _created_at(folder),
         "data": _data_versions(folder.read_data()),
     }
 
 
 def _infer_outcome(folder: ExperimentFolder) -> dict[str, Any]:
     events = folder.read_events()
-    times = [event["time"] for event in events if isinstance(event.get("time"), (int, float))]
+    times = [moment for event in events if (moment := _moment(event.get("time")))]
     status = _infer_status(folder, events)
     return {
         "status": status,
-        "started_at": _iso(times[0]) if times else None,
-        "finished_at": _iso(times[-1]) if times and status in (Status.SUCCESS, Status.FAILURE) else None,
+        "started_at": times[0] if times else None,
+        "finished_at": times[-1] if times and status in (Status.SUCCESS, Status.FAILURE) else None,
     }
 
 
@@ -202,20 +228,18 @@ def _data_versions(data: Mapping[str, Any]) -> dict[str, list[str]]:
     return {role: [str(data[role])] for role in ("train", "eval") if data.get(role)}
 
 
-def _restore(store: ExperimentStore, registry: ModelRegistry, folder: ExperimentFolder, record: dict[str, Any]) -> None:
+def _restore(store: ExperimentStore, registry: ModelRegistry, folder: ExperimentFolder, record: SavedRecord) -> None:
     config, metrics = folder.read_config_tree(), folder.read_metrics()  # before anything is written
-    identity = {name: record[name] for name in IDENTITY if name in record}
+    identity = {name: getattr(record, name) for name in IDENTITY}
     store.create(NewExperiment(id=folder.id, config=config, **identity))
     store.record_metrics(folder.id, metrics)
-    store.add_tags(folder.id, record.get("tags", []))
-    for role, versions in record.get("data", {}).items():
+    store.add_tags(folder.id, record.tags)
+    for role, versions in record.data.items():
         store.link_data(folder.id, role, versions)
     experiment = store.get(folder.id)
     for name in OUTCOME:
-        if name in record:
-            setattr(experiment, name, record[name])
-    moves = [RegistryMove(**{**move, "at": datetime.fromisoformat(move["at"])}) for move in record.get("history", [])]
-    registry.restore(folder.id, moves, record.get("aliases", []))
+        setattr(experiment, name, getattr(record, name))
+    registry.restore(folder.id, record.history, record.aliases)
 
 
 def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -223,5 +247,11 @@ def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+def _moment(seconds: object) -> datetime | None:
+    """A time of ``events.jsonl``; nothing for what is none."""
+    if not isinstance(seconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
