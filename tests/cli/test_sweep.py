@@ -15,13 +15,15 @@ from loramill.cli.sweep import app as sweep_app
 from loramill.cli.train import app as train_app
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
-from loramill.errors import ModelNotFoundError, TrainingError
+from loramill.engine.base import FrozenBase
+from loramill.errors import DiskFullError, ModelNotFoundError, TrainingError
 from loramill.experiments.deletion import delete_experiment
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.registry import ModelRegistry
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.sweep import Sweep, trial_config
 from loramill.settings import Settings
+from loramill.training import stages
 from small_models import save_small_model
 from small_runs import small_config, write_rows
 
@@ -116,20 +118,48 @@ def test_a_trial_that_diverges_fails_alone(config_file: Path, home_database: Dat
         assert ExperimentStore(session).get(failed["experiment_id"]).error_code == "loss_not_finite"
 
 
-def test_trials_that_ended_before_an_error_keep_their_success(
-    config_file: Path, home: Path, home_database: Database
-) -> None:
-    models = f"model.name={home / 'model'},{home / 'missing'}"
-    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", models, "--json"])
+def test_a_trial_that_cannot_be_trained_fails_alone(config_file: Path, home: Path, home_database: Database) -> None:
+    """Another base is a group of its own, other rows are not; neither costs the trials that come after."""
+    tried = {"model.name": (home / "missing", home / "model"), "data.dataset_name": (home / "none.csv", home / "rows")}
+    grid = [part for key, values in tried.items() for part in ("--grid", f"{key}={','.join(map(str, values))}")]
+    result = CliRunner().invoke(sweep_app, [str(config_file), *grid, "--json"], catch_exceptions=False)
+    found = json.loads(result.stdout)
+    assert (result.exit_code, [trial["status"] for trial in found["trials"]]) == (0, ["FAILURE"] * 3 + ["SUCCESS"])
+    failed, best = [trial["experiment_id"] for trial in found["trials"][:3]], found["trials"][3]["experiment_id"]
+    assert found["best"] == best
+    assert all(f"{name} cannot be trained: There is no" in result.stderr for name in failed)
+    with home_database.reading() as session:
+        codes = [ExperimentStore(session).get(name).error_code for name in failed]
+    assert codes == ["model_not_found", "model_not_found", "dataset_not_found"]
+
+
+def test_where_no_trial_can_be_trained_the_sweep_says_why(config_file: Path, home: Path) -> None:
+    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", f"model.name={home / 'a'},{home / 'b'}"])
     assert isinstance(result.exception, ModelNotFoundError)
+
+
+def test_trials_that_ended_before_an_error_keep_their_success(
+    config_file: Path, home: Path, home_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = stages.load_frozen_base
+
+    def second_base_finds_the_disk_full(context: Any, dtype: Any) -> FrozenBase:
+        if context.config.model.name.endswith("other"):
+            raise DiskFullError("No space is left.")
+        return load(context, dtype)
+
+    monkeypatch.setattr(stages, "load_frozen_base", second_base_finds_the_disk_full)
+    models = f"model.name={home / 'model'},{save_small_model('bert', home / 'other')}"
+    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", models, "--json"])
+    assert isinstance(result.exception, DiskFullError)
     (sweep_id,) = (folder.name for folder in (home / "results" / "sweeps").iterdir())
     printed = json.loads(result.stdout)
-    assert (printed["sweep_id"], printed["error"]["code"]) == (sweep_id, "model_not_found")
+    assert (printed["sweep_id"], printed["error"]["code"]) == (sweep_id, "disk_full")
     assert f"loramill sweep --resume {sweep_id}" in result.stderr
     sweep = Sweep.load(Settings.load(), sweep_id)
     with home_database.reading() as session:
         rows = [ExperimentStore(session).get(trial.experiment_id) for trial in sweep.trials]
-        assert [(row.status, row.error_code) for row in rows] == [("SUCCESS", None), ("FAILURE", "model_not_found")]
+        assert [(row.status, row.error_code) for row in rows] == [("SUCCESS", None), ("FAILURE", "disk_full")]
     assert [trial.status for trial in sweep.trials] == ["SUCCESS", "PENDING"]  # what a resumed sweep still owes
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
-from loramill.errors import LoramillError
+from loramill.errors import ConfigError, DataError, LoramillError, ModelError, NotFoundError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
 from loramill.sweeps.capacity import split_by_memory
@@ -30,6 +30,8 @@ from loramill.training.stages import RunContext, RunData
 from loramill.training.trial import EventSink
 
 TrialStatus = Literal["finished", "pruned", "stopped", "failed"]
+UNTRAINABLE = (ConfigError, DataError, ModelError, NotFoundError)
+"""What is wrong with a trial's own base, rows or config, and no matter of the others."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,25 @@ def run_sweep(
         memory_bytes: what adapters and optimizers may take; by default a share of what is free.
 
     Yields:
-        One outcome for each trial, as soon as it has ended. A trial whose loss is not finite fails alone.
+        One outcome for each trial, as soon as it has ended. A trial that cannot be trained, or whose loss is not
+        finite, fails alone.
 
     Raises:
-        LoramillError: what no trial without an outcome could go on after; checkpoints remain.
+        LoramillError: what no trial without an outcome could go on after, such as a full disk, or no trial can be
+            trained; checkpoints remain.
     """
+    failed: list[TrialOutcome] = []
     for group in _groups(trials):
-        shared = _load_shared(group, data_folder)
         pending = list(group)
-        while pending and not should_stop():
-            entries, pending = _prepare(shared, pending, resume=resume, memory_bytes=memory_bytes)
+        shared = None if should_stop() else _load_shared(group, data_folder, failed)
+        while shared and pending and not should_stop():
+            entries, pending = _prepare(shared, pending, failed, resume=resume, memory_bytes=memory_bytes)
             yield from _run(shared, entries, should_stop, halving)
-        yield from (TrialOutcome(trial.folder.id, "stopped") for trial in pending)
+        ended = {outcome.experiment_id for outcome in failed}
+        yield from (TrialOutcome(trial.folder.id, "stopped") for trial in pending if trial.folder.id not in ended)
+    if failed and failed[0].error and len(failed) == len(trials):
+        raise failed[0].error
+    yield from failed
 
 
 @dataclass
@@ -117,27 +126,51 @@ def _groups(trials: Sequence[SweepTrial]) -> list[list[SweepTrial]]:
     return list(groups.values())
 
 
-def _load_shared(trials: Sequence[SweepTrial], data_folder: Path) -> _Shared:
+def _load_shared(trials: Sequence[SweepTrial], data_folder: Path, failed: list[TrialOutcome]) -> _Shared | None:
+    """``None`` when the base cannot be used: these trials are among the ``failed`` then."""
     first = trials[0]
-    context = stages.set_up(first.config, first.folder, first.emit)
-    return _Shared(context, stages.load_frozen_base(context, context.compute.dtype), data_folder)
+    try:
+        context = stages.set_up(first.config, first.folder, first.emit)
+        return _Shared(context, stages.load_frozen_base(context, context.compute.dtype), data_folder)
+    except UNTRAINABLE as error:
+        failed += [_untrainable(trial, error) for trial in trials]
+        return None
+
+
+def _untrainable(trial: SweepTrial, error: LoramillError) -> TrialOutcome:
+    trial.emit({"type": "warning", "message": f"{trial.folder.id} cannot be trained: {error.message}"})
+    return TrialOutcome(trial.folder.id, "failed", error=error)
 
 
 def _prepare(
-    shared: _Shared, pending: Sequence[SweepTrial], *, resume: bool, memory_bytes: int | None
+    shared: _Shared,
+    pending: Sequence[SweepTrial],
+    failed: list[TrialOutcome],
+    *,
+    resume: bool,
+    memory_bytes: int | None,
 ) -> tuple[list[Entry], list[SweepTrial]]:
-    """The trials of the next pass, and those that have to wait for another."""
-    entries = split_by_memory((_enter(shared, trial) for trial in pending), shared.base.device, memory_bytes)
+    """The trials of the next pass, and those that have to wait for another; what cannot be trained is ``failed``."""
+    entries = split_by_memory(_iter_entries(shared, pending, failed), shared.base.device, memory_bytes)
     for index, entry in enumerate(entries):
         entry.run.trial.index = index
         if resume:
             stages.restore(entry.run, shared.base)
     runs = [entry.run for entry in entries]
     start_above_frozen_layers(shared.base, runs, shared.context.folder.path, shared.context.note)
-    waiting = list(pending[len(entries) :])
+    gone = {entry.context.folder.id for entry in entries} | {outcome.experiment_id for outcome in failed}
+    waiting = [trial for trial in pending if trial.folder.id not in gone]
     if waiting:
         shared.context.note(f"{len(entries)} trials fit in memory at once; {len(waiting)} wait for the next pass.")
     return entries, waiting
+
+
+def _iter_entries(shared: _Shared, trials: Sequence[SweepTrial], failed: list[TrialOutcome]) -> Iterator[Entry]:
+    for trial in trials:
+        try:
+            yield _enter(shared, trial)
+        except UNTRAINABLE as error:
+            failed.append(_untrainable(trial, error))
 
 
 def _enter(shared: _Shared, trial: SweepTrial) -> Entry:
@@ -151,6 +184,8 @@ def _run(
     shared: _Shared, entries: Sequence[Entry], should_stop: Callable[[], bool], halving: Halving | None
 ) -> Iterator[TrialOutcome]:
     """One pass: train its trials, and finish them unless somebody asked to stop."""
+    if not entries:
+        return
     bank = AdapterBank(shared.base, [entry.run.trial.adapter for entry in entries])
     with PerformanceMonitor(entries[0].context.folder.path) as monitor:
         runs = [entry.run for entry in entries]
