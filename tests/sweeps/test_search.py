@@ -8,6 +8,7 @@ import pytest
 
 from loramill.errors import ConfigError
 from loramill.sweeps.search import Search
+from loramill.sweeps.space import Overrides
 
 TPE = Search(("training.learning_rate=1e-5..1e-2", "lora.r=4,8"), "tpe", trials=14, batch=5, seed=3)
 
@@ -35,6 +36,22 @@ def test_tpe_learns_from_scores() -> None:
     liked = propose(TPE, [])[10:]
     misled = TPE.next_batch([-score(trial) for trial in propose(TPE, [])[:10]])
     assert liked[:4] != misled[:4]
+
+
+@pytest.mark.parametrize(("space", "trials"), [(("lora.r=2..9",), 7), (("lora.r=2,4,8", "training.seed=1,2,3"), 8)])
+def test_tpe_proposes_nothing_twice(space: tuple[str, ...], trials: int) -> None:
+    """Not even where one value is so good that it would try no other."""
+    search = Search(space, "tpe", trials, batch=3, seed=1)
+    found: list[Overrides] = []
+    while batch := search.next_batch([float(trial["lora.r"] == 4) for trial in found]):
+        found += batch
+    assert len({repr(trial) for trial in found}) == len(found) == trials
+
+
+def test_tpe_has_nothing_to_choose_where_it_may_try_all() -> None:
+    search = Search(("lora.r=2..4",), "tpe", batch=2)
+    assert sorted(str(trial["lora.r"]) for trial in search.next_batch([])) == ["2", "3", "4"]
+    assert search.next_batch([0.1, 0.2, 0.3]) == []
 
 
 def test_a_grid_is_one_batch() -> None:

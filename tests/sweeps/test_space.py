@@ -90,7 +90,9 @@ def test_a_range_without_enough_numbers_gives_those_that_there_are() -> None:
 
 
 def test_few_trials_are_drawn_from_more_than_a_machine_word_counts() -> None:
-    space = parse_space([f"{key}={','.join(map(str, range(1, 1001)))}" for key in (*KEYS, "lora.r", "data.max_length")])
+    space = parse_space(
+        [f"{key}={','.join(map(str, range(1, 1001)))}" for key in (*KEYS, "data.max_length", "data.train_samples")]
+    )
     assert space.combinations == 1000**7 > sys.maxsize
     assert len({tuple(trial.items()) for trial in choose_trials(space, None, 16, seed=1)}) == 16
     samplers: tuple[Sampler | None, ...] = (None, "grid", "random")
@@ -112,6 +114,7 @@ def test_a_wide_range_is_drawn_on_a_logarithmic_scale() -> None:
     [
         (["lora.rr=4", "lora.r", "learning_rate=1..x", "learning_rate=2..1"], 4),
         (["lora.r="], 1),
+        (["lora.r=4,8", "r=16"], 1),
         (["lora.r=1.5..4", "learning_rate=1..inf", "training.seed=1..1" + "0" * 400, "learning_rate=.nan..1"], 4),
     ],
 )

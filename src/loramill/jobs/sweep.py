@@ -87,8 +87,8 @@ class Sweep:
         Raises:
             NotFoundError: the trial was deleted.
         """
-        output_dir = self.config.get("training", {}).get("output_dir")
-        results = settings.home / output_dir if output_dir else settings.results_folder
+        output_dir = entry.overrides.get("training.output_dir") or self.config.get("training", {}).get("output_dir")
+        results = settings.home / str(output_dir) if output_dir else settings.results_folder
         return ExperimentFolder.open(results, entry.experiment_id)
 
     def note_deleted(self, settings: Settings) -> None:

@@ -28,7 +28,7 @@ def run_search(runner: SweepRunner, *, resume: bool = False) -> None:
         batch = sweep.search.next_batch([trial.score for trial in sweep.trials])
         if not batch:
             return
-        if sweep.search.sampler != "tpe" and len(batch) < (sweep.search.trials or 0):
+        if sweep.search.chooses_at_once and len(batch) < (sweep.search.trials or 0):
             runner.say(f"There are only {len(batch)} different trials; {sweep.search.trials} were asked for.")
         runner.run(runner.submit(parse_config(sweep.config), batch))
 

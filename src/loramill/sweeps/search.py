@@ -43,16 +43,22 @@ class Search:
         if self.sampler != "tpe":
             choose_trials(space, self.sampler, self.trials, self.seed)
 
+    @property
+    def chooses_at_once(self) -> bool:
+        """Whether no trial hangs on the scores of others, as for tpe where there are no more than it may try."""
+        combinations = parse_space(self.space).combinations
+        return self.sampler != "tpe" or (combinations is not None and combinations <= (self.trials or TPE_TRIALS))
+
     def next_batch(self, scores: list[float | None]) -> list[Overrides]:
         """The trials that come after those with these scores; empty when there are no more.
 
         tpe is asked and told again from the start, with the same seed: a resumed search proposes what the
         uninterrupted one would have.
         """
-        space = parse_space(self.space)
-        if self.sampler != "tpe":
-            return [] if scores else choose_trials(space, self.sampler, self.trials, self.seed)
-        total = self.trials or TPE_TRIALS
+        space, total = parse_space(self.space), self.trials or TPE_TRIALS
+        if self.chooses_at_once:
+            sampler, trials = ("random", total) if self.sampler == "tpe" else (self.sampler, self.trials)
+            return [] if scores else choose_trials(space, sampler, trials, self.seed)
         search, told = TpeSearch(space, self.seed), 0
         while told < len(scores):
             count = min(self.batch, total - told)

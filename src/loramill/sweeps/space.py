@@ -131,6 +131,8 @@ def parse_space(assignments: Sequence[str]) -> SearchSpace:
             problems.append(Problem(assignment, None, "write it as key=value,value or key=low..high"))
         elif key not in known:
             problems.append(Problem(key, None, "unknown key", nearest_key(key)))
+        elif any(dimension.key == key for dimension in dimensions):
+            problems.append(Problem(key, text, "is given twice; write all of its values in one list"))
         else:
             try:
                 dimensions.append(_dimension(key, text.strip()))
