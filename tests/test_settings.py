@@ -59,6 +59,14 @@ def test_every_wrong_variable_is_named_without_its_value(monkeypatch: pytest.Mon
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999"])
+def test_a_port_that_no_machine_has_is_refused(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would take the rest of a division for it, and listen where nobody looks."""
+    monkeypatch.setenv("API_PORT", port)
+    with pytest.raises(ConfigError, match="API_PORT: input should be"):
+        Settings.load()
+
+
 def test_a_dotenv_that_is_no_text_has_a_name(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfeA\x00")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):

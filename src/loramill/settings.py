@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loramill.errors import ConfigError, Problem
+
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
@@ -35,9 +37,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, alias="REDIS_URL", description="Queue server; default is an embedded one, started by loramill."
     )
-    api_port: int = Field(8000, alias="API_PORT", description="Port of the REST API.")
-    ui_port: int = Field(8501, alias="UI_PORT", description="Port of the web page.")
-    inference_port: int = Field(8002, alias="INFERENCE_PORT", description="Port of the inference service.")
+    api_port: Port = Field(8000, alias="API_PORT", description="Port of the REST API.")
+    ui_port: Port = Field(8501, alias="UI_PORT", description="Port of the web page.")
+    inference_port: Port = Field(8002, alias="INFERENCE_PORT", description="Port of the inference service.")
     api_url: str | None = Field(
         None,
         alias="LORAMILL_API_URL",
@@ -48,7 +50,7 @@ class Settings(BaseSettings):
         alias="LORAMILL_INFERENCE_URL",
         description="Where the web page finds the inference service; default is INFERENCE_PORT of this machine.",
     )
-    redis_port: int = Field(6379, alias="REDIS_PORT", description="Port of Redis in docker-compose.yml.")
+    redis_port: Port = Field(6379, alias="REDIS_PORT", description="Port of Redis in docker-compose.yml.")
     environment: Literal["local", "production"] = Field(
         "local", alias="LORAMILL_ENV", description="production refuses to start without a strong JWT_SECRET."
     )
@@ -88,7 +90,7 @@ class Settings(BaseSettings):
     job_seconds: float | None = Field(
         None, alias="LORAMILL_JOB_SECONDS", gt=0, description="Longest attempt at a job, in seconds; none by default."
     )
-    worker_metrics_port: int | None = Field(
+    worker_metrics_port: Port | None = Field(
         None,
         alias="LORAMILL_WORKER_METRICS_PORT",
         description="Port of a worker's /metrics; none by default.",

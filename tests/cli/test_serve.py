@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 
 from cli_runs import loramill, start_loramill
-from loramill.cli.serve import listen
-from loramill.errors import ConfigError
 from served_models import Experiments
 from small_models import save_small_model
 
@@ -206,15 +204,6 @@ def test_what_cannot_be_served_ends_the_command_with_a_sentence(experiments: Exp
     assert (bad.returncode, bad.stdout) == (1, "")
     assert "error [adapter_invalid]" in bad.stderr
     assert "Traceback" not in bad.stderr
-
-
-def test_an_address_that_is_taken_is_named_before_anything_is_loaded() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        taken.listen()
-        with pytest.raises(ConfigError, match=r"--port: cannot be listened on"):
-            listen("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(ConfigError, match="cannot be listened on"):
-        listen("203.0.113.1", 0)
 
 
 def _metrics(port: int) -> str:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import redis
 
+from loramill.errors import ConfigError
 from loramill.settings import Settings
 from loramill.tasks.broker import EmbeddedBroker, RemoteBroker, open_broker
 
@@ -113,3 +114,10 @@ def test_a_server_of_others_is_left_alone(tmp_path: Path, broker: EmbeddedBroker
         assert isinstance(remote, RemoteBroker)
         remote.ensure_running()
     assert not (tmp_path / ".loramill").exists()
+
+
+@pytest.mark.parametrize("url", ["s3cret", "http://:s3cret@host", "redis://:s3cret@host:port", "unix://s3cret"])
+def test_an_address_of_no_server_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="REDIS_URL: must be redis://") as caught:
+        RemoteBroker(url)
+    assert "s3cret" not in str(caught.value)

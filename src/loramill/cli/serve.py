@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from loramill.errors import ConfigError, Problem
+from loramill.cli.listening import listen
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
+    import socket
+
     import uvicorn
     from fastapi import FastAPI
 
@@ -108,24 +109,6 @@ def new_service(
         registry=RegistryNames(settings),
         default=default,
     )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket on an address, bound before anything slow happens.
-
-    Raises:
-        ConfigError: the address is taken, or is none of this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        message = f"cannot be listened on: {error.strerror or error}"
-        raise ConfigError([Problem("--port", f"{host}:{port}", message)], source="serve") from error
-    return listener
 
 
 def run_server(service: ModelService, web_app: FastAPI, listener: socket.socket, address: str) -> None:

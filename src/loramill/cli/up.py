@@ -13,6 +13,7 @@ import typer
 
 from loramill.auth.users import UserStore
 from loramill.cli.components import LOOK_SECONDS, Component, in_home, running
+from loramill.cli.listening import require_free
 from loramill.cli.local import open_database
 from loramill.database import Database
 from loramill.errors import UnavailableError
@@ -32,6 +33,8 @@ app = typer.Typer()
 def up() -> None:
     """Start API, worker, queue, page and inference; end them all with Ctrl-C."""
     settings = Settings.load()
+    ports = {"API_PORT": settings.api_port, "UI_PORT": settings.ui_port, "INFERENCE_PORT": settings.inference_port}
+    require_free(HOST, ports)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())

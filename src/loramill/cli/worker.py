@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from loramill.cli.listening import listen
 from loramill.settings import Settings
 
 app = typer.Typer()
@@ -28,7 +29,11 @@ def worker(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     for of_others in ("alembic", "celery"):  # they tell of each step and message; the worker's own lines are of jobs
         logging.getLogger(of_others).setLevel(logging.WARNING)
-    run_worker(Settings.load(), slots=slots)
+    settings = Settings.load()
+    if settings.worker_metrics_port is not None:
+        address, port = settings.worker_metrics_address, settings.worker_metrics_port
+        listen(address, port, named="LORAMILL_WORKER_METRICS_PORT").close()
+    run_worker(settings, slots=slots)
 
 
 def is_present(settings: Settings) -> bool:

@@ -25,7 +25,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from loramill.errors import UnavailableError
+from loramill.errors import ConfigError, Problem, UnavailableError
 from loramill.files import named_storage_errors
 from loramill.process_ends import end_within
 from loramill.settings import Settings
@@ -45,11 +45,22 @@ log = logging.getLogger(__name__)
 
 
 class RemoteBroker:
-    """A server that others run. Celery and the rate limits understand its URL as it is."""
+    """A server that others run. Celery and the rate limits understand its URL as it is.
+
+    Raises:
+        ConfigError: the URL is none of such a server. Names the variable, not the value, which may hold a password.
+    """
 
     def __init__(self, url: str) -> None:
         self.celery_url = self.limits_url = url
-        self.client = redis.Redis.from_url(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)
+        timeouts = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
+        try:
+            if not url.startswith(("redis://", "rediss://")):
+                raise ValueError("another scheme")
+            self.client = redis.Redis.from_url(url, **timeouts)
+        except ValueError:
+            problem = Problem("REDIS_URL", None, "must be redis://[:PASSWORD@]HOST:PORT/NUMBER, or rediss://")
+            raise ConfigError([problem], source="settings") from None
 
     def ensure_running(self) -> None:
         """Nothing: whoever runs it does."""
