@@ -163,6 +163,7 @@ def test_the_first_step_counts_its_own_time(bert: Path, tmp_path: Path) -> None:
         rows = event["step"] * config.training.per_device_train_batch_size
         assert event["samples_per_second"] > 0.9 * rows / seconds
         assert event["samples_per_second"] < rows / 1e-5, "no step is that fast"
+        assert event["samples_per_second"] == pytest.approx(rows / event["train_seconds"], rel=0.1)
 
 
 def checkpoints_of(folder: ExperimentFolder) -> set[str]:

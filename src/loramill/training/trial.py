@@ -270,4 +270,5 @@ class Trial:
     def _record(self, event: dict[str, Any], history: dict[str, Any]) -> None:
         where = {"step": self.progress.step, "epoch": round(self.epoch, 4)}
         self.progress.history.append({**history, **where})
-        self.emit({**event, **where, "total_steps": self.plan.total_steps})
+        far = {"total_steps": self.plan.total_steps, "train_seconds": round(self.progress.seconds, 3)}
+        self.emit({**event, **where, **far})

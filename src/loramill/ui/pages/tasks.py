@@ -278,7 +278,7 @@ def seconds_of(task: Task) -> float | None:
 
 
 def seconds_left(task: Task) -> float | None:
-    """By its mean speed so far."""
+    """By the mean time of its steps, in which no queue, start or pause counts."""
     progress = task.progress or {}
-    step, total, elapsed = progress.get("step"), progress.get("total_steps"), seconds_of(task)
-    return float(elapsed / step * (total - step)) if step and total and elapsed else None
+    step, total, trained = (progress.get(name) for name in ("step", "total_steps", "train_seconds"))
+    return float(trained / step * (total - step)) if step and total and trained else None
