@@ -55,11 +55,15 @@ MEDIA_TYPE = "application/problem+json"
 QUOTA_RETRY_SECONDS = 60
 
 
-def problem_response(error: LoramillError) -> Response:
-    """An expected error as a reply."""
+def problem_response(error: LoramillError, more: Mapping[str, str] | None = None) -> Response:
+    """An expected error as a reply.
+
+    Args:
+        more: further members of the document.
+    """
     errors = [_shown(found) for found in getattr(error, "problems", ())]
     body = {"code": error.code, "detail": error.message, "fix": error.fix.strip(), "errors": errors}
-    return problem(status_of(error), body, _headers(error))
+    return problem(status_of(error), {**body, **(more or {})}, _headers(error))
 
 
 def status_of(error: LoramillError) -> int:

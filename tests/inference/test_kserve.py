@@ -157,6 +157,33 @@ def test_binary_tensors_are_refused_with_what_to_send(client: TestClient, conten
     assert "binary_data=False" in response.json()["fix"]
 
 
+def test_a_client_need_not_say_that_it_sends_json(client: TestClient) -> None:
+    """tritonclient does not, and refuses what it is told."""
+    content = json.dumps({"inputs": [text_input(TEXTS)]}).encode()
+    response = client.post("/v2/models/classes/infer", content=content)
+    assert "content-type" not in response.request.headers
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/v2/models/nothing/infer", 404, "There is no experiment 'nothing'."),
+        ("/v2/models/classes/infer", 422, "inputs: Field required"),
+        ("/v2/repository/index", 404, "Not Found"),
+        ("/v2/health/live", 405, "Method Not Allowed"),
+    ],
+)
+def test_an_error_is_where_clients_of_the_protocol_read_it(
+    client: TestClient, path: str, status: int, said: str
+) -> None:
+    body = {"inputs": [text_input(TEXTS)]} if "nothing" in path else {}
+    response = client.post(path, json=body)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert response.json()["error"].startswith(said)
+    assert "error" not in client.post(path.replace("/v2/", "/v1/"), json={}).json()
+
+
 def test_metadata(client: TestClient) -> None:
     assert client.get("/v2").json()["name"] == "loramill"
     for model in ("classes", "topics", "score"):

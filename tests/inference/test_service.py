@@ -263,6 +263,13 @@ def test_a_body_that_is_no_json_is_the_field_at_fault(client: TestClient) -> Non
     assert [error["key"] for error in problem(response, 422, "request_invalid")["errors"]] == ["body"]
 
 
+def test_a_form_is_told_which_header_is_missing(client: TestClient) -> None:
+    """What curl sends with ``-d`` and nothing else."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    response = client.post("/predict", content=b'{"text": "a"}', headers=form)
+    assert "Content-Type: application/json" in problem(response, 422, "request_invalid")["fix"]
+
+
 def test_every_field_at_fault_is_listed(client: TestClient) -> None:
     body = problem(client.post("/predict", json={"text": 5, "model": 6, "other": 7}), 422, "request_invalid")
     assert sorted(error["key"] for error in body["errors"]) == ["model", "other", "text"]

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramill.errors import LoramillError, RequestTooLargeError
 from loramill.inference.access import Access, Request
+from loramill.inference.kserve import error_member
 from loramill.inference.telemetry import Telemetry
 from loramill.problem_json import problem_response
 
@@ -51,7 +52,7 @@ class Edge:
             await self._access.check(Request(scope["method"], scope["path"], headers))
             body = await self._read_body(headers, receive)
         except LoramillError as error:
-            await problem_response(error)(scope, receive, send)
+            await problem_response(error, error_member(scope["path"], str(error)))(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 

@@ -74,6 +74,11 @@ def binary_refused() -> RequestInvalidError:
     )
 
 
+def error_member(path: str, said: str) -> dict[str, str]:
+    """What a problem has besides where this protocol is spoken: its clients read and show nothing else of it."""
+    return {"error": said} if path.startswith("/v2/") else {}
+
+
 def infer_reply(request: InferRequest, name: str, model: ServedModel, found: Sequence[Prediction]) -> dict[str, Any]:
     """The reply to ``request``, with the outputs that it wants, or all.
 

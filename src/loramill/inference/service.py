@@ -18,12 +18,13 @@ from starlette.responses import Response
 from loramill.errors import LoramillError, Problem, RequestInvalidError
 from loramill.inference.access import Access
 from loramill.inference.edge import Edge
-from loramill.inference.kserve import BINARY_HEADER, binary_refused
+from loramill.inference.kserve import BINARY_HEADER, binary_refused, error_member
 from loramill.inference.model_service import ModelService
 from loramill.inference.routes import health, kserve, models, predict
 from loramill.inference.schemas import ProblemReply
 from loramill.problem_json import problem, problem_response
 
+JSON = "application/json"
 DESCRIPTION = """Classify texts with LoRA adapters on shared base models.
 
 `POST /predict` is all that most callers need. `/models` loads, unloads and switches adapters while requests go on.
@@ -51,6 +52,7 @@ def create_app(service: ModelService, access: Access | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         responses={"4XX": {"model": ProblemReply}, "5XX": {"model": ProblemReply}},
+        strict_content_type=False,  # tritonclient does not say so; pages of other sites are refused anyway
     )
     app.state.service = service
     for routes in (predict, models, kserve, health):
@@ -65,22 +67,26 @@ def create_app(service: ModelService, access: Access | None = None) -> FastAPI:
     return app
 
 
-async def _expected(_request: Request, error: Exception) -> Response:
+async def _expected(request: Request, error: Exception) -> Response:
     if not isinstance(error, LoramillError):
         raise error
-    return problem_response(error)
+    return problem_response(error, error_member(request.url.path, str(error)))
 
 
 async def _invalid_body(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     if BINARY_HEADER in request.headers:
-        return problem_response(binary_refused())
+        return await _expected(request, binary_refused())
+    declared = request.headers.get("content-type", JSON)
+    if "json" not in declared.lower():
+        problems = [Problem("body", declared[:100], "is not declared as JSON")]
+        return await _expected(request, RequestInvalidError(problems, fix=f"Send the header Content-Type: {JSON}."))
     messages: dict[str, list[str]] = {}
     for detail in error.errors():
         messages.setdefault(_field(detail["loc"]), []).append(detail["msg"])
     problems = [Problem(key, None, " or ".join(dict.fromkeys(said))) for key, said in messages.items()]
-    return problem_response(RequestInvalidError(problems, fix="See /docs for examples."))
+    return await _expected(request, RequestInvalidError(problems, fix="See /docs for examples."))
 
 
 def _field(location: Sequence[int | str]) -> str:
@@ -94,13 +100,15 @@ def _field(location: Sequence[int | str]) -> str:
     return ".".join(parts) or "body"
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return problem(error.status_code, {"code": code, "detail": error.detail}, error.headers)
+    body = {"code": code, "detail": error.detail, **error_member(request.url.path, error.detail)}
+    return problem(error.status_code, body, error.headers)
 
 
-async def _unexpected(_request: Request, error: Exception) -> Response:
-    body = {"code": "internal_error", "detail": f"The service failed: {type(error).__name__}.", "fix": "See its log."}
-    return problem(500, body)
+async def _unexpected(request: Request, error: Exception) -> Response:
+    failed = f"The service failed: {type(error).__name__}."
+    body = {"code": "internal_error", "detail": failed, "fix": "See its log."}
+    return problem(500, {**body, **error_member(request.url.path, failed)})
