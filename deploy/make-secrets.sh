@@ -3,6 +3,7 @@
 set -euo pipefail
 
 file=${1:-.env}
+folder=$(dirname "$0")
 names=(JWT_SECRET LORAMILL_AUDIT_KEY LORAMILL_INFERENCE_KEY LORAMILL_ADMIN_PASSWORD
     REDIS_PASSWORD POSTGRES_PASSWORD GRAFANA_PASSWORD FLOWER_PASSWORD)
 made=()
@@ -12,17 +13,18 @@ random_hex() {
 }
 
 set_if_empty() { # NAME VALUE
-    ! grep -q "^$1=." "$file" || return 1
-    if grep -q "^$1=$" "$file"; then
-        sed "s/^$1=$/$1=$2/" "$file" >"$file.new"
+    [ -z "$("$folder/setting.sh" "$1" "" "$file")" ] || return 1
+    local line="^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*="
+    if grep -qE "$line" "$file"; then
+        sed -E "s/$line.*/$1=$2/" "$file" >"$file.new"
     else
-        { cat "$file" && echo "$1=$2"; } >"$file.new"
+        { awk 1 "$file" && echo "$1=$2"; } >"$file.new"
     fi
     mv "$file.new" "$file"
 }
 
 umask 077
-[ -e "$file" ] || cp "$(dirname "$0")/../.env.example" "$file"
+[ -e "$file" ] || cp "$folder/../.env.example" "$file"
 for name in "${names[@]}"; do
     if set_if_empty "$name" "$(random_hex)"; then
         made+=("$name")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dotenv import dotenv_values
 
 from deployment_files import ROOT, SECRETS, run, tool
 from docker_stack import wait_until
@@ -17,6 +18,7 @@ SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for folder in ("deploy", "k8s", "tests") for path in (ROOT / folder).rglob("*.sh")
 )
 CPU_IMAGES = ("api", "ui", "worker", "inference")
+BARE = {"PATH": os.environ["PATH"]}
 BASICS = ("bash", "sh", "make", "awk", "sed", "grep", "od", "tr", "cat", "dirname", "env", "cp", "mv", "tail")
 
 RECORDER = """#!/bin/sh
@@ -270,9 +272,55 @@ def test_a_forward_that_ends_takes_the_others_along(cluster: dict[str, str], tmp
     )
 
 
+DOTENV = """# as people write it, and as Compose and loramill read it
+API_PORT="8001"
+UI_PORT=8502  # mine
+export INFERENCE_PORT=8003
+REDIS_PORT = 6380
+IMAGE_TAG=1.2\r
+IMAGE_PREFIX='registry.example.com/a team#1/loramill'
+GRAFANA_PORT=
+# FLOWER_PORT=1
+TZ=first
+TZ=second
+"""
+
+
+def test_dotenv_is_read_as_compose_and_loramill_read_it(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(DOTENV, newline="")
+    seen = {
+        name: run(str(ROOT / "deploy" / "setting.sh"), name, "usual", cwd=tmp_path, env=BARE, check=True).stdout[:-1]
+        for name in re.findall(r"[A-Z]+_[A-Z]+|TZ", DOTENV)
+    }
+    expected = {name: value or "usual" for name, value in dotenv_values(tmp_path / ".env").items()}
+    assert seen == {**expected, "FLOWER_PORT": "usual"}
+    assert (seen["UI_PORT"], seen["GRAFANA_PORT"]) == ("8502", "usual")
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("export JWT_SECRET=mine", True),
+        (" JWT_SECRET = 'mine' # from the vault", True),
+        ("JWT_SECRET=mine\r", True),
+        ('JWT_SECRET=""', False),
+        ("JWT_SECRET=\r", False),
+        ("JWT_SECRET= # later", False),
+        ("#JWT_SECRET=mine", False),
+    ],
+)
+def test_a_secret_is_made_where_there_is_none_and_only_there(line: str, kept: bool, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"{line}\n", newline="")
+    run("deploy/make-secrets.sh", str(file), check=True)
+    secret = dotenv_values(file)["JWT_SECRET"]
+    assert (secret == "mine") == kept
+    assert kept or re.fullmatch("[0-9a-f]{64}", secret or "")
+
+
 def test_secrets_are_random_complete_and_made_once(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    file.write_text("API_PORT=8000\nJWT_SECRET=mine\nREDIS_PASSWORD=\n")
+    file.write_text("JWT_SECRET=mine\nREDIS_PASSWORD=\nAPI_PORT=8000")  # an editor may leave out the last line end
     assert "JWT_SECRET" not in run("deploy/make-secrets.sh", str(file), check=True).stdout
     lines = file.read_text().splitlines()
     values = dict(line.split("=", 1) for line in lines)
