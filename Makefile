@@ -10,6 +10,8 @@ TEST_ARGS ?=
 TESTS_AT_ONCE ?= 4
 config ?= config/default.yaml
 
+# Where experiments are: .env may say so, too.
+RESULTS = "$$(deploy/setting.sh LORAMILL_HOME .)"/results
 BIN := $(VENV)/bin
 LORAMILL := $(BIN)/loramill
 PYTEST_AT_ONCE := $(BIN)/pytest --numprocesses=$(TESTS_AT_ONCE) --dist=loadfile --no-loadscope-reorder
@@ -91,15 +93,14 @@ up: $(VENV)/.installed-services ## Start API, worker, queue, page and inference 
 	@$(LORAMILL) up
 
 logs-local: ## Show the newest experiment's log; follow=1 goes on as it grows.
-	@log=$$(ls -t "$${LORAMILL_HOME:-.}"/results/*/logs.txt 2>/dev/null | head -n 1); \
+	@log=$$(ls -t $(RESULTS)/*/logs.txt 2>/dev/null | head -n 1); \
 	if [ -z "$$log" ]; then echo "No experiment has a log yet. Start one: make run-local"; exit 1; fi; \
 	echo "$$log"; tail -n 50 $(if $(follow),-f) "$$log"
 
 db-list: $(VENV)/.installed-run ## List the experiments.
 	@$(LORAMILL) experiments list
 
-ANALYSIS = "$${LORAMILL_HOME:-.}"/results/analysis
-ANALYZE = $(LORAMILL) experiments analyze --by $(1) --csv $(ANALYSIS)/$(1).csv --html $(ANALYSIS)/$(1).html
+ANALYZE = $(LORAMILL) experiments analyze --by $(1) --csv $(RESULTS)/analysis/$(1).csv --html $(RESULTS)/analysis/$(1).html
 
 analyze-metrics: $(VENV)/.installed-run ## How each metric is spread over all runs: table, CSV, page with plots.
 	@$(call ANALYZE,metrics)
