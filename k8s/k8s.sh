@@ -68,6 +68,7 @@ secret_lines() {
     echo "JWT_SECRET=$(random_hex)"
     echo "LORAMILL_AUDIT_KEY=$(random_hex)"
     echo "LORAMILL_INFERENCE_KEY=$(random_hex)"
+    echo "LORAMILL_METRICS_KEY=$(random_hex)"
     echo "LORAMILL_ADMIN_PASSWORD=$(random_hex)"
     echo "REDIS_PASSWORD=$redis"
     echo "REDIS_URL=${REDIS_URL:-redis://:$redis@$RELEASE-redis:6379/0}"

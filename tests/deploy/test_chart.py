@@ -108,10 +108,26 @@ def test_each_pod_gets_the_secrets_that_it_needs_and_no_other(found: tuple[Objec
         "loramill-redis": {"REDIS_PASSWORD"},
         "loramill-postgres": {"POSTGRES_PASSWORD"},
     }
+    if published(found):
+        wanted["loramill-api"] |= {"LORAMILL_METRICS_KEY"}
     for name, pod in pods(found).items():
         variables = pod["containers"][0].get("env", [])
         secrets = {one["name"] for one in variables if "valueFrom" in one}
         assert secrets == wanted.get(name, {"DATABASE_URL"}), name
+
+
+def published(found: tuple[Object, ...]) -> bool:
+    """Whether others than pods reach the API, so that network policies say no longer who reads its metrics."""
+    return any(one["kind"] == "Ingress" for one in found)
+
+
+def test_metrics_of_an_api_that_others_reach_need_a_key_which_prometheus_has(found: tuple[Object, ...]) -> None:
+    (api,) = pods(found)["loramill-api"]["containers"]
+    key = {"name": "loramill", "key": "LORAMILL_METRICS_KEY"}
+    assert ({"name": key["key"], "valueFrom": {"secretKeyRef": key}} in api["env"]) == published(found)
+    for monitor in found:
+        if monitor["kind"] == "ServiceMonitor" and monitor["metadata"]["name"] == "loramill-api":
+            assert monitor["spec"]["endpoints"][0]["authorization"] == {"credentials": key}
 
 
 def test_every_setting_reaches_the_pods(found: tuple[Object, ...]) -> None:
@@ -119,8 +135,8 @@ def test_every_setting_reaches_the_pods(found: tuple[Object, ...]) -> None:
     known = {str(field.alias) for field in Settings.model_fields.values()}
     secrets = {one["name"] for pod in pods(found).values() for one in pod["containers"][0].get("env", [])}
     for_a_command = {"LORAMILL_NEW_PASSWORD"}
-    by_policies = {"LORAMILL_METRICS_KEY"}  # which say who reaches /metrics
-    assert config.keys() | secrets >= known - OF_A_POD - for_a_command - by_policies
+    for_an_ingress = set() if published(found) else {"LORAMILL_METRICS_KEY"}
+    assert config.keys() | secrets >= known - OF_A_POD - for_a_command - for_an_ingress
     assert config.keys() <= known | {"TZ"}
 
 

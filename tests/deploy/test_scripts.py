@@ -127,7 +127,7 @@ def test_without_helm_values_are_refused(cluster: dict[str, str], tmp_path: Path
 def test_setup_makes_a_secret_once(cluster: dict[str, str]) -> None:
     run("make", "k8s-setup", env=cluster, check=True)
     lines = dict(line.split("=", 1) for line in Path(cluster["HAS_SECRET"]).read_text().splitlines())
-    assert len(set(lines.values())) == len(lines) == 8
+    assert len(set(lines.values())) == len(lines) == 9
     assert all(re.search(r"[0-9a-f]{64}", value) for value in lines.values())
     assert lines["REDIS_PASSWORD"] in lines["REDIS_URL"]
     assert lines["POSTGRES_PASSWORD"] in lines["DATABASE_URL"]
