@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,29 @@ def test_no_secret_has_a_value(found: tuple[Object, ...]) -> None:
         chart.render({"secret": {"create": True}}, name="loramill", namespace="loramill")
 
 
-def test_a_typing_error_in_values_is_refused() -> None:
-    with Chart.load(CHART) as chart, pytest.raises(HelmError, match="replica"):
-        chart.render({"worker": {"replica": 3}}, name="loramill", namespace="loramill")
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"worker": {"replica": 3}}, "replica"),
+        ({"home": {"accessMode": "ReadWriteOncePod"}}, "accessMode"),  # API, workers and inference share it
+        ({"api": {"autoscaling": {"minReplicas": 0}}}, "minReplicas"),
+        ({"worker": {"keda": {"jobsPerWorker": 0}}}, "jobsPerWorker"),
+        ({"ingress": {"hosts": {"page": "loramill.example.com"}}}, "page"),
+        ({"ingress": {"enabled": True, "tlsSecret": "tls"}}, "ingress.hosts"),
+        ({"image": {"pullSecrets": ["registry"]}}, "pullSecrets"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(given: Object, says: str) -> None:
+    with Chart.load(CHART) as chart, pytest.raises(HelmError, match=says):
+        chart.render(given, name="loramill", namespace="loramill")
+
+
+@pytest.mark.parametrize("tag", ["1.2", "v1.2_RC1", "Feature-X_" + "y" * 90])
+def test_every_tag_gives_its_job_a_name_that_kubernetes_takes(tag: str) -> None:
+    with Chart.load(CHART) as chart:
+        files = chart.render({"image": {"tag": tag}}, name="loramill", namespace="loramill")
+    (job,) = [yaml.safe_load(text) for path, text in files.items() if path.endswith("migrate.yaml")]
+    assert re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", job["metadata"]["name"])
 
 
 def test_workers_drain_longer_than_a_checkpoint_takes(found: tuple[Object, ...]) -> None:
