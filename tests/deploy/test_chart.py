@@ -279,3 +279,16 @@ def test_names_stay_the_same_for_helm_and_kubectl() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     project = (Path(ROOT) / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{chart["appVersion"]}"' in project
+
+
+def test_helm_may_take_over_what_was_applied_by_kubectl() -> None:
+    """One label and two annotations are what Helm asks for before it takes an object into a release."""
+    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text(encoding="utf-8"))
+    assert kustomization["labels"] == [{"pairs": {"app.kubernetes.io/managed-by": "Helm"}}]
+    release = re.search("^RELEASE=(.*)$", (ROOT / "k8s" / "k8s.sh").read_text(encoding="utf-8"), re.MULTILINE)
+    (namespace,) = {one["metadata"]["namespace"] for one in manifests() if one["kind"] == "Deployment"}
+    assert release
+    assert kustomization["commonAnnotations"] == {
+        "meta.helm.sh/release-name": release.group(1),
+        "meta.helm.sh/release-namespace": namespace,
+    }
