@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_a_file_is_written_whole_and_leaves_nothing_else(tmp_path: Path) -> None
     write_atomic(tmp_path / "a.txt", "first")
     write_atomic(tmp_path / "a.txt", "二")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "二"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_threads_that_write_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    contents = [str(number) * 20_000 for number in range(8)]
+    with ThreadPoolExecutor(len(contents)) as threads:
+        list(threads.map(lambda content: write_atomic(tmp_path / "a.txt", content), contents * 5))
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") in contents
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 

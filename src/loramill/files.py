@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,11 +58,13 @@ def named_read_errors(path: Path) -> Iterator[None]:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file or leave the old one: staged beside it, flushed to disk, renamed.
 
+    Of several at the same time, threads too, each is whole, and the last one stays.
+
     Raises:
         DiskFullError, UnwritableError, StorageError: the old file is untouched.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     with named_storage_errors(path):
         try:
             with staged.open("wb") as file:
