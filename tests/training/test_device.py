@@ -43,6 +43,21 @@ def test_automatic_choice_takes_the_best_device_there_is() -> None:
     assert choose_device("auto").device.type == expected
 
 
+@pytest.mark.parametrize(("name", "expected"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0")])
+def test_of_several_processes_each_takes_a_gpu_of_its_own(
+    name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a GPU")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device(name, False).device == torch.device(expected)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    if name != "cuda:0":
+        with pytest.raises(ConfigError, match="no cuda:2; it has cpu, cuda"):
+            choose_device(name, False)
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "mps", "cuda"])
 def test_a_device_that_is_not_there_is_a_problem_with_those_that_are(name: str) -> None:
     available = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}

@@ -134,16 +134,15 @@ def named_memory_errors(doing: str) -> Iterator[None]:
 
 def _find(name: str) -> tuple[torch.device, str]:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
-        others = "no GPU found" if kind == "cpu" else "found by itself"
-        own = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes on one machine each takes its own
-        return torch.device(kind, own) if kind == "cuda" else torch.device(kind), others
-    device = torch.device(name)
-    present = available[device.type] and (device.type != "cuda" or (device.index or 0) < torch.cuda.device_count())
-    if not present:
+    kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
+    device = torch.device(kind)
+    if kind == "cuda" and available[kind]:
+        device = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")))  # several processes take one GPU each
+    if not available[device.type] or (device.type == "cuda" and device.index >= torch.cuda.device_count()):
         known = ", ".join(kind for kind, there in available.items() if there)
         raise ConfigError(
-            [Problem("training.device", name, f"this machine has no {name}; it has {known}, or say auto")]
+            [Problem("training.device", name, f"this machine has no {device}; it has {known}, or say auto")]
         )
-    return device, "as configured"
+    if name != "auto":
+        return device, "as configured"
+    return device, "no GPU found" if kind == "cpu" else "found by itself"
