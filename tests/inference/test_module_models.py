@@ -29,7 +29,7 @@ MODULES = {"bert": ("query", "value"), "deberta-v2": ("query_proj", "value_proj"
 
 def module_experiments(results: Path, model: Path, *, dora: bool) -> Experiments:
     results.mkdir(exist_ok=True)
-    files, needs = locate_base_model(str(model)), BaseNeeds(dora=dora, labels=3)
+    files, needs = locate_base_model(str(model)), BaseNeeds(dora=dora)
     cpu = torch.device("cpu")
     base = load_any_base(files.config, files.folder, files.weights, dtype=torch.float32, device=cpu, needs=needs)
     return Experiments(results, model, base)

@@ -18,7 +18,8 @@ from loramill.sweeps.entry import comparison_rows
 from loramill.sweeps.halving import Halving
 from loramill.sweeps.run import SweepTrial, TrialOutcome, run_sweep
 from small_models import save_small_model
-from small_runs import new_folder, small_config, write_rows
+from small_modules import save_small_module
+from small_runs import colour_row, new_folder, small_config, write_rows
 
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)
 
@@ -107,6 +108,16 @@ def test_trials_may_cut_texts_at_different_lengths(tmp_path: Path) -> None:
     outcomes = sweep(tmp_path, cut)
     assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
     assert all(outcome.metrics["system"]["reload_difference"] <= 1e-5 for outcome in outcomes)
+
+
+def test_trials_may_have_different_numbers_of_classes_where_the_base_runs_through_its_module(tmp_path: Path) -> None:
+    model = save_small_module("modernbert", tmp_path / "model")
+    sources = write_rows(tmp_path / "two"), write_rows(tmp_path / "three", colour_row)
+    configs = [small_config(model, source, training__num_train_epochs=1) for source in sources]
+    trials = [SweepTrial(config, new_folder(tmp_path / "results"), lambda _event: None) for config in configs]
+    outcomes = sweep(tmp_path, trials)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    assert [len(outcome.metrics["eval"]["per_class"]) for outcome in outcomes] == [2, 3]
 
 
 def test_trials_are_told_apart_while_all_of_them_still_guess(tmp_path: Path) -> None:

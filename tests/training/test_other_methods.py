@@ -80,10 +80,11 @@ def test_what_a_language_model_brings_for_the_head_stays_as_it_is(tmp_path: Path
     model = save_small_module("modernbert", tmp_path / "model")
     torch.manual_seed(1)
     AutoModelForMaskedLM.from_pretrained(model).save_pretrained(model)
-    base = _module_base(model, BaseNeeds(labels=2))
+    base = _module_base(model, BaseNeeds())
     new_adapter(base, AdapterSpec(rank=4, alpha=8, sites=(), dropout=0.0, labels=2, seed=1))
     own = {
-        name.rpartition(".base_layer")[0] or name: value for name, value in base.module._host._model.named_parameters()
+        name.rpartition(".base_layer")[0] or name: value
+        for name, value in base.module._hosts[2]._model.named_parameters()
     }
     (dense,) = [value for name, value in own.items() if name.endswith("head.dense.weight")]
     assert torch.equal(dense, load_file(model / "model.safetensors")["head.dense.weight"])
@@ -109,10 +110,10 @@ def test_each_method_learns_and_loads_in_peft(changes: dict[str, Any], noted: st
     assert (noted or "Training") in messages
     assert ("own forward" in messages) is (noted is not None)
 
-    needs = BaseNeeds(dora=config.lora.use_dora, labels=2)
+    needs = BaseNeeds(dora=config.lora.use_dora)
     base = small_base(model) if not needs.dora else _module_base(model, needs)
     rows = tokenize(load_tokenizer(folder.final_model), TEXTS, None, max_length=32)
-    ours = predict_logits(AdapterBank(base, [load_adapter(folder.final_model, base)]), 0, rows)
+    ours = predict_logits(AdapterBank(base, [load_adapter(folder.final_model, base, labels=2)]), 0, rows)
     torch.testing.assert_close(ours, final_logits(folder.final_model, model, 2), rtol=1e-5, atol=1e-5)
 
 

@@ -22,17 +22,15 @@ class BaseNeeds:
     Attributes:
         dora: DoRA (arXiv:2402.09353), which PEFT computes.
         base_dropout: the dropout of the base itself while training.
-        labels: width of the logits, where it is known before the first adapter.
     """
 
     dora: bool = False
     base_dropout: bool = False
-    labels: int | None = None
 
     @classmethod
-    def of_saved(cls, adapter_config: Mapping[str, Any], labels: int) -> BaseNeeds:
+    def of_saved(cls, adapter_config: Mapping[str, Any]) -> BaseNeeds:
         """What a saved adapter asks for."""
-        return cls(dora=bool(adapter_config.get("use_dora")), labels=labels)
+        return cls(dora=bool(adapter_config.get("use_dora")))
 
 
 def why_own_module(config: Mapping[str, object], needs: BaseNeeds) -> str | None:
@@ -60,9 +58,7 @@ def load_any_base(
     """
     if why_own_module(config, needs) is None:
         return load_base(config, weights, dtype=dtype, device=device)
-    return load_module_base(
-        config, folder, dtype=dtype, device=device, base_dropout=needs.base_dropout, labels=needs.labels
-    )
+    return load_module_base(config, folder, dtype=dtype, device=device, base_dropout=needs.base_dropout)
 
 
 def new_adapter(base: FrozenBase, spec: AdapterSpec, *, dtype: torch.dtype = torch.float32) -> Adapter:

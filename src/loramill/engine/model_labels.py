@@ -31,6 +31,11 @@ class ModelLabels:
     max_length: int
     base_hash: str = ""
 
+    @property
+    def count(self) -> int:
+        """How many logits a text gets: one for each label, or the one value of a regression."""
+        return max(1, len(self.label_names))
+
     def write(self, folder: Path) -> None:
         write_json(folder / LABELS_FILE, asdict(self))
 

@@ -63,7 +63,6 @@ def load_module_base(
     dtype: torch.dtype,
     device: torch.device,
     base_dropout: bool = False,
-    labels: int | None = None,
 ) -> ModuleBase:
     """A base that runs through its own module; the weights are read when the first adapter says how many labels.
 
@@ -72,21 +71,18 @@ def load_module_base(
         folder: what ``from_pretrained`` takes; nothing in it is executed.
         dtype: bfloat16 computes under autocast, with weights in float32.
         base_dropout: keep the module's own dropout while training, as the Transformers Trainer does.
-        labels: width of the logits, where it is known before the first adapter.
     """
-    module = TransformersModule(folder, dtype, device, base_dropout=base_dropout, labels=labels)
+    module = TransformersModule(folder, dtype, device, base_dropout=base_dropout)
     return ModuleBase(module_architecture(config), NO_EMBEDDINGS, (), {}, module)
 
 
 class TransformersModule:
-    """The module of a base, and PEFT's layers in it for each kind of adapter."""
+    """The module of a base, once for each number of labels, and PEFT's layers in it for each kind of adapter."""
 
-    def __init__(
-        self, folder: Path, dtype: torch.dtype, device: torch.device, *, base_dropout: bool, labels: int | None
-    ) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device, *, base_dropout: bool) -> None:
         self.folder, self.dtype, self.device = folder, dtype, device
-        self.base_dropout, self.labels = base_dropout, labels
-        self._host: PeftHost | None = None
+        self.base_dropout = base_dropout
+        self._hosts: dict[int, PeftHost] = {}
 
     def layers(self, spec: AdapterSpec) -> MethodLayers:
         """PEFT's layers for adapters of this kind, made on first use with the initial values of the spec's seed.
@@ -96,10 +92,9 @@ class TransformersModule:
             ModelError: Transformers has no classifier for this model, or cannot load it; or its weights have other
                 sizes than its config says.
         """
-        if self._host is None:
-            self.labels = spec.labels
-            self._host = PeftHost(*self._load(spec.labels))
-        return self._host.layers(spec)
+        if spec.labels not in self._hosts:
+            self._hosts[spec.labels] = PeftHost(*self._load(spec.labels))
+        return self._hosts[spec.labels].layers(spec)
 
     def _load(self, labels: int) -> tuple[nn.Module, list[str]]:
         """The module in float32 or finer, and the names of the head's weights."""

@@ -57,14 +57,19 @@ def save_adapter(folder: Path, base: FrozenBase, adapter: Adapter, *, base_name:
     write_json(folder / CONFIG_FILE, peft_config(base, adapter.spec, base_name=base_name))
 
 
-def load_adapter(folder: Path, base: FrozenBase, *, dtype: torch.dtype = torch.float32) -> Adapter:
+def load_adapter(
+    folder: Path, base: FrozenBase, *, labels: int | None = None, dtype: torch.dtype = torch.float32
+) -> Adapter:
     """Read an adapter for this base from PEFT's two files.
+
+    Args:
+        labels: how many it has; the files say it on the fast path, and do not where the base runs through its module.
 
     Raises:
         AdapterFormatError: files missing, damaged, for another base, of another kind than LoRA, or not finite.
     """
     tensors = _read_tensors(folder)
-    spec = _read_spec(folder, base, tensors)
+    spec = _read_spec(folder, base, tensors, labels)
     adapter = new_adapter(base, spec, dtype=dtype)
     with torch.no_grad():
         for name, view in named_tensors(base, adapter):
@@ -159,11 +164,11 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         raise AdapterFormatError(f"{folder / WEIGHTS_FILE} is damaged or is not a safetensors file: {error}") from error
 
 
-def _read_spec(folder: Path, base: FrozenBase, tensors: Mapping[str, Tensor]) -> AdapterSpec:
+def _read_spec(folder: Path, base: FrozenBase, tensors: Mapping[str, Tensor], labels: int | None) -> AdapterSpec:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         if isinstance(base, ModuleBase):
-            return _read_module_spec(folder, base, config)
+            return _read_module_spec(folder, config, labels)
         _refuse_other_kinds(folder, config)
         targets = config["target_modules"]
         return AdapterSpec(
@@ -194,11 +199,11 @@ def _refuse_other_kinds(folder: Path, config: Mapping[str, object]) -> None:
         )
 
 
-def _read_module_spec(folder: Path, base: ModuleBase, config: Mapping[str, Any]) -> AdapterSpec:
+def _read_module_spec(folder: Path, config: Mapping[str, Any], labels: int | None) -> AdapterSpec:
     """An adapter of a module: LoRA, or DoRA."""
     if config["peft_type"] != "LORA":
         raise AdapterFormatError(f"{folder}: peft_type={config['peft_type']!r} is no kind of LoRA.")
-    if base.module.labels is None:
+    if labels is None:
         raise AdapterFormatError(f"{folder}: nothing says how many labels the adapter has.")
     layers = config.get("layers_to_transform")
     targets = config["target_modules"]
@@ -208,7 +213,7 @@ def _read_module_spec(folder: Path, base: ModuleBase, config: Mapping[str, Any])
         rank_stabilised=bool(config.get("use_rslora", False)),
         sites=(),
         dropout=float(config.get("lora_dropout", 0.0)),
-        labels=base.module.labels,
+        labels=labels,
         seed=0,
         layers=tuple(layers) if layers is not None else None,
         modules=(targets,) if isinstance(targets, str) else tuple(targets),

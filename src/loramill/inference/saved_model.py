@@ -52,7 +52,7 @@ class SavedModel:
         """
         try:
             config = json.loads((self.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            return BaseNeeds.of_saved(config, max(1, len(self.labels.label_names)))
+            return BaseNeeds.of_saved(config)
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise AdapterFormatError(f"{self.folder / CONFIG_FILE} cannot be read: {error}") from error
 

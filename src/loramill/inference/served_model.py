@@ -117,10 +117,10 @@ class ServedModel:
             AdapterFormatError: it is damaged, not finite, of another kind, or for another base or tokenizer.
         """
         _check_base(saved, base)
-        adapter = load_adapter(saved.folder, base.frozen)
-        names = len(saved.labels.label_names) or 1
-        if adapter.spec.labels != names:
-            raise AdapterFormatError(f"{saved.folder}: {adapter.spec.labels} logits, but {names} label names.")
+        expected = saved.labels.count
+        adapter = load_adapter(saved.folder, base.frozen, labels=expected)
+        if adapter.spec.labels != expected:
+            raise AdapterFormatError(f"{saved.folder}: {adapter.spec.labels} logits, but {expected} label names.")
         return cls(saved, base, adapter if isinstance(adapter, ModuleAdapter) else pack_adapter(base.frozen, adapter))
 
 

@@ -210,11 +210,14 @@ def _compare(found: Tensor, trained: Tensor) -> float:
 
 
 def _trained_logits(model: Path, files: BaseModelFiles) -> Tensor:
-    needs = BaseNeeds.of_saved(read_json(model / CONFIG_FILE), max(1, len(ModelLabels.read(model).label_names)))
-    cpu = torch.device("cpu")
+    labels, needs, cpu = (
+        ModelLabels.read(model),
+        BaseNeeds.of_saved(read_json(model / CONFIG_FILE)),
+        torch.device("cpu"),
+    )
     base = load_any_base(files.config, files.folder, files.weights, dtype=torch.float32, device=cpu, needs=needs)
-    rows = tokenize(load_tokenizer(model), PROBES, None, max_length=ModelLabels.read(model).max_length)
-    return predict_logits(AdapterBank(base, [load_adapter(model, base)]), 0, rows)
+    rows = tokenize(load_tokenizer(model), PROBES, None, max_length=labels.max_length)
+    return predict_logits(AdapterBank(base, [load_adapter(model, base, labels=labels.count)]), 0, rows)
 
 
 def _encode(written: Path, model: Path, config: PretrainedConfig) -> dict[str, Tensor]:

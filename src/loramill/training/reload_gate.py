@@ -116,26 +116,18 @@ def reload_logits(request: Path, answer: Path) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     folders = [Path(folder) for folder in asked["folders"]]
     files = locate_base_model(ModelLabels.read(folders[0]).base_model)
-    labels = max(1, len(ModelLabels.read(folders[0]).label_names))
-    needs = BaseNeeds.of_saved(json.loads((folders[0] / CONFIG_FILE).read_text(encoding="utf-8")), labels)
-    base = load_any_base(
-        files.config,
-        files.folder,
-        files.weights,
-        dtype=torch.float32,
-        device=torch.device(asked["device"]),
-        needs=needs,
-    )
-    tokenized: dict[bytes, TokenRows] = {}
+    needs = BaseNeeds.of_saved(json.loads((folders[0] / CONFIG_FILE).read_text(encoding="utf-8")))
+    device = torch.device(asked["device"])
+    base = load_any_base(files.config, files.folder, files.weights, dtype=torch.float32, device=device, needs=needs)
+    read_alike: dict[tuple[bytes, int], TokenRows] = {}  # a tokenizer takes as long to read as a base
     logits = {}
     for index, folder in enumerate(folders):
-        kind = (folder / "tokenizer.json").read_bytes() + str(ModelLabels.read(folder).max_length).encode()
-        if kind not in tokenized:
-            tokenized[kind] = _tokenise(folder, asked["texts"], asked["pairs"])
-        logits[str(index)] = predict_logits(AdapterBank(base, [load_adapter(folder, base)]), 0, tokenized[kind])
+        labels = ModelLabels.read(folder)
+        kind = (folder / "tokenizer.json").read_bytes(), labels.max_length
+        if kind not in read_alike:
+            read_alike[kind] = tokenize(
+                load_tokenizer(folder), asked["texts"], asked["pairs"], max_length=labels.max_length
+            )
+        bank = AdapterBank(base, [load_adapter(folder, base, labels=labels.count)])
+        logits[str(index)] = predict_logits(bank, 0, read_alike[kind])
     save_file(logits, answer)
-
-
-def _tokenise(folder: Path, texts: Sequence[str], pairs: Sequence[str] | None) -> TokenRows:
-    """As the saved model says; trials of a sweep have the same tokenizer, which takes as long to read as a base."""
-    return tokenize(load_tokenizer(folder), texts, pairs, max_length=ModelLabels.read(folder).max_length)

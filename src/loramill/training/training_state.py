@@ -50,4 +50,5 @@ def load_state(folder: Path, base: FrozenBase, trial: Trial) -> None:
 
 def load_values(folder: Path, base: FrozenBase, trial: Trial) -> None:
     """Only the adapter's values of a checkpoint."""
-    trial.adapter.copy_from(load_adapter(folder, base, dtype=trial.adapter.values.dtype))
+    own = trial.adapter
+    own.copy_from(load_adapter(folder, base, labels=own.spec.labels, dtype=own.values.dtype))
