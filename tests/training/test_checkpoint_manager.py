@@ -51,6 +51,21 @@ def test_after_every_save_just_the_best_the_last_and_the_fastest_are_there(saves
         assert (again.best, again.last, again.fastest) == (manager.best, manager.last, manager.fastest)
 
 
+def test_a_kill_between_a_save_and_what_follows_it_is_made_good(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    manager.save(Checkpoint(1, 0.9, 1.0), write)
+    manager.save(Checkpoint(2, 0.5, 2.0), write)
+    shutil.copytree(tmp_path, tmp_path / "before")
+    manager.save(Checkpoint(3, 0.6, 3.0), write)
+    for name in ("checkpoint-2", "checkpoints.json"):
+        (tmp_path / "before" / name).rename(tmp_path / name)
+    shutil.rmtree(tmp_path / "before")
+    assert CheckpointManager(tmp_path).recover() == Checkpoint(3, 0.6, 3.0)
+    assert names(tmp_path) == {"checkpoints.json", "checkpoint-1", "checkpoint-3"}
+    index = json.loads((tmp_path / "checkpoints.json").read_text())
+    assert index == {"best": "checkpoint-1", "last": "checkpoint-3", "fastest": "checkpoint-1"}
+
+
 def test_nothing_to_recover_is_no_checkpoint(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path)
     assert manager.recover() is manager.best is manager.last is manager.fastest is None

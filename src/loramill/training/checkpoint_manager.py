@@ -99,6 +99,8 @@ class CheckpointManager:
     def recover(self) -> Checkpoint | None:
         """Learn what an earlier process left: verified checkpoints stay, remains of interrupted saves go.
 
+        A kill right after a checkpoint was published left one too many, and an index without it.
+
         Returns:
             The last checkpoint that is whole.
         """
@@ -111,6 +113,8 @@ class CheckpointManager:
             except CorruptFileError:
                 if self._writes:
                     shutil.rmtree(folder, ignore_errors=True)
+        if self._writes and self._known:
+            self._keep_three()
         return self.last
 
     def _keep_three(self) -> None:
