@@ -56,7 +56,6 @@ def make_run(base: FrozenBase, data: LabelledTokens, trial: dict, index: int, fo
         evaluation=data,
         label_names=("a", "b"),
         base_name="base",
-        micro_rows=config.training.per_device_train_batch_size,
     )
 
 
@@ -104,3 +103,20 @@ def test_where_memory_ran_out_passes_hold_half_the_tokens(tmp_path: Path, monkey
     train(small_base(model), data, TRIALS[:1], tmp_path / "runs", packed=1000)
     assert budgets[0] == 1000
     assert set(budgets[1:]) == {500}
+
+
+def test_trials_of_one_row_each_share_smaller_passes_where_memory_ran_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_small_model("bert", tmp_path / "model")
+    rows = tokenize(load_tokenizer(model), TEXTS, None, max_length=16)
+    data = LabelledTokens(rows, torch.arange(len(TEXTS)) % 2, "single_label_classification")
+
+    def with_memory_for_200(bank: AdapterBank, work: Any, *, packed_tokens: int, **_: object) -> list[StepResult]:
+        if packed_tokens > 200:
+            raise MemoryError
+        return accumulate_gradients(bank, work, packed_tokens=packed_tokens)
+
+    monkeypatch.setattr(loop, "accumulate_gradients", with_memory_for_200)
+    one_row = [{**trial, "training": {**trial["training"], "per_device_train_batch_size": 1}} for trial in TRIALS[:2]]
+    train(small_base(model), data, one_row, tmp_path / "runs", packed=1000)

@@ -44,7 +44,7 @@ class TrialRun:
     """A trial with what the loop needs to save and to judge it.
 
     Attributes:
-        micro_rows: rows of one forward pass; halved when memory runs out.
+        memory_share: of what a forward pass takes at first; halved when memory runs out.
         pause_at: step before which the loop stops taking this trial's steps.
         earlier_seconds: training time of the processes that it was resumed from; the time limit is for each alone.
         measured: step -> what the adapter was at it, for the best step and for what others measured on the way.
@@ -56,16 +56,16 @@ class TrialRun:
     evaluation: LabelledTokens
     label_names: Sequence[str]
     base_name: str
-    micro_rows: int
+    memory_share: float = 1.0
     pause_at: int | None = None
     earlier_seconds: float = 0.0
     measured: dict[int, Evaluation] = field(default_factory=dict)
     failure: LoramillError | None = None
 
     @property
-    def memory_share(self) -> float:
-        """Of the memory that a pass may take at first; less after memory ran out."""
-        return self.micro_rows / self.trial.config.training.per_device_train_batch_size
+    def micro_rows(self) -> int:
+        """Rows of this trial in one forward pass."""
+        return max(1, int(self.trial.config.training.per_device_train_batch_size * self.memory_share))
 
     @property
     def active(self) -> bool:
@@ -147,25 +147,29 @@ def _out_of_time(run: TrialRun) -> bool:
 
 
 def _take_step(active: Sequence[TrialRun], gradients: StepGradients, packed_tokens: int) -> list[StepResult]:
-    """Gradients of one step of every trial; out of memory, the micro-batches are halved and the step repeated.
+    """Gradients of one step of every trial; out of memory, the forward passes are halved and the step repeated.
 
-    The batch that the optimizer sees stays the same, since micro-batches are summed.
+    The batch that the optimizer sees stays the same, since its parts are summed. Where each trial is down to one row,
+    fewer trials share a pass.
     """
-    for tries in range(MEMORY_TRIES + 1):
+    tries = 0
+    while True:
         results = _try_step(active, gradients, packed_tokens)
-        if not active[0].trial.processes.any(isinstance(results, BaseException)) and isinstance(results, list):
+        ran_out = active[0].trial.processes.any(not isinstance(results, list))
+        if isinstance(results, list) and not ran_out:
             return [run.trial.combine(result) for run, result in zip(active, results, strict=True)]
-        if tries == MEMORY_TRIES or all(run.micro_rows == 1 for run in active):
+        shares_passes = packed_tokens > 0 and len(active) > 1
+        if tries == MEMORY_TRIES or not (shares_passes or any(run.micro_rows > 1 for run in active)):
             raise OutOfMemoryError(
                 f"Out of memory with {active[0].micro_rows} rows in a forward pass, after {tries} smaller tries.",
                 fix="Lower data.max_length or training.per_device_train_batch_size, or use a smaller base model.",
             ) from (results if isinstance(results, BaseException) else None)
+        tries += 1
         for run in active:
             run.trial.adapter.grads.zero_()
-            run.micro_rows = max(1, run.micro_rows // 2)
+            run.memory_share /= 2
             message = f"Out of memory: going on with {run.micro_rows} rows in a forward pass, same effective batch."
             run.trial.emit({"type": "note", "message": message})
-    raise AssertionError("unreachable")
 
 
 def _try_step(

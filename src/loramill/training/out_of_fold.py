@@ -116,7 +116,6 @@ def _run_without(
         evaluation=data.eval,
         label_names=data.prepared.label_names,
         base_name=context.files.reference,
-        micro_rows=config.training.per_device_train_batch_size,
     )
 
 

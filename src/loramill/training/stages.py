@@ -193,7 +193,6 @@ def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: 
         evaluation=data.eval,
         label_names=data.prepared.label_names,
         base_name=context.files.reference,
-        micro_rows=config.training.per_device_train_batch_size,
     )
 
 
