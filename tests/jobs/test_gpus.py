@@ -20,7 +20,8 @@ def test_jobs_are_spread_over_the_gpus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "found"), [("", []), ("1,3", ["1", "3"]), ("GPU-ab, 2", ["GPU-ab", "2"]), ("-1", [])]
+    ("visible", "found"),
+    [("", []), ("1,3", ["1", "3"]), ("GPU-ab, 2", ["GPU-ab", "2"]), ("-1", []), ("0,-1,1", ["0"])],
 )
 def test_the_environment_says_which_are_ours(visible: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
+
+from loramill.monitor.resources import visible_gpu_names
 
 
 class GpuSlots:
@@ -35,9 +36,9 @@ class GpuSlots:
 
 def find_gpus() -> list[str]:
     """Names of the GPUs that this process may use: those of ``CUDA_VISIBLE_DEVICES``, or all that NVML sees."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpu_names()
     if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() and not name.strip().startswith("-")]
+        return visible
     try:
         import pynvml
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -220,20 +221,26 @@ def peak_rss_bytes() -> int | None:
     return None
 
 
-def _visible_gpus(nvml: Any) -> list[Any]:
-    """Handles of all GPUs, or of those that ``CUDA_VISIBLE_DEVICES`` names by index or UUID."""
+def visible_gpu_names() -> list[str] | None:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` names, by index or UUID; ``None`` where this process may use all.
+
+    CUDA takes -1 as "none of what follows".
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    handles = []
-    for name in filter(None, map(str.strip, visible.split(","))):
-        if name.isdecimal():
-            handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)))
-        elif not name.startswith("-"):  # CUDA takes -1 as "none of what follows"
-            handles.append(nvml.nvmlDeviceGetHandleByUUID(name))
-        else:
-            break
-    return handles
+        return None
+    names = filter(None, map(str.strip, visible.split(",")))
+    return list(itertools.takewhile(lambda name: not name.startswith("-"), names))
+
+
+def _visible_gpus(nvml: Any) -> list[Any]:
+    names = visible_gpu_names()
+    if names is None:
+        names = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
+    return [
+        nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
+        for name in names
+    ]
 
 
 def _difference(now: int | None, before: int | None) -> int | None:
