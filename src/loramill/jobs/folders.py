@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from datetime import datetime
 
 from loramill.config.load import dump_config, parse_config, read_yaml
@@ -12,11 +15,16 @@ from loramill.experiments.store import ExperimentStore
 from loramill.settings import Settings
 
 
-def create_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:
-    """A new experiment folder that holds its config."""
-    folder = reserve_folder(config, settings)
-    write_down(folder, config)
-    return folder
+@contextlib.contextmanager
+def new_folders() -> Iterator[list[ExperimentFolder]]:
+    """A list for the folders that the block makes; they go again when it fails, as nothing was recorded of them."""
+    made: list[ExperimentFolder] = []
+    try:
+        yield made
+    except BaseException:
+        for folder in made:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def reserve_folder(config: ExperimentConfig, settings: Settings) -> ExperimentFolder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
-from loramill.jobs.folders import create_folder, reserve_folder, write_down
+from loramill.jobs.folders import new_folders, reserve_folder, write_down
 from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 
@@ -44,11 +43,14 @@ def submit_training(
     an experiment that is not there.
 
     Raises:
-        DiskFullError, UnwritableError, StorageError: nothing was recorded.
+        DiskFullError, UnwritableError, StorageError, DatabaseUnavailableError: nothing was recorded.
     """
-    folder = create_folder(config, settings)
-    with database.transaction() as session:
-        ExperimentStore(session).create(NewExperiment.from_config(folder.id, config, owner=owner))
+    with new_folders() as made:
+        folder = reserve_folder(config, settings)
+        made.append(folder)
+        write_down(folder, config)
+        with database.transaction() as session:
+            ExperimentStore(session).create(NewExperiment.from_config(folder.id, config, owner=owner))
     enqueue(folder.id)
     return folder
 
@@ -93,22 +95,17 @@ def submit_for_user(
         QuotaExceededError: the user has used up what one user may use.
         ConflictError: the key was used for another config.
     """
-    folder = None
-    try:
-        with database.transaction() as session:
-            quota = UserStore(session).lock_quota(submission.owner)  # a user's submits come one after the other
-            known = _find_same(session, submission)
-            if known is not None:
-                return Accepted(known.task_id or known.id, known.id)
-            check_quota(quota, count_usage(session, submission.owner))
-            folder = reserve_folder(submission.config, settings)
-            accepted = Accepted(f"{submission.owner}_{secrets.token_hex(8)}", folder.id)
-            ExperimentStore(session).create(_new_experiment(submission, accepted))
-            audit.record(session, submission.actor, SUBMIT_ACTION, folder.id)
-    except BaseException:
-        if folder is not None:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise
+    with new_folders() as made, database.transaction() as session:
+        quota = UserStore(session).lock_quota(submission.owner)  # a user's submits come one after the other
+        known = _find_same(session, submission)
+        if known is not None:
+            return Accepted(known.task_id or known.id, known.id)
+        check_quota(quota, count_usage(session, submission.owner))
+        folder = reserve_folder(submission.config, settings)
+        made.append(folder)
+        accepted = Accepted(f"{submission.owner}_{secrets.token_hex(8)}", folder.id)
+        ExperimentStore(session).create(_new_experiment(submission, accepted))
+        audit.record(session, submission.actor, SUBMIT_ACTION, folder.id)
     enqueue(folder.id)
     try:
         write_down(folder, submission.config)

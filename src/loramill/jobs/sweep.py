@@ -19,7 +19,7 @@ from loramill.experiments.folder import ExperimentFolder, is_plain_name
 from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import write_json
-from loramill.jobs.folders import create_folder, recorded_config
+from loramill.jobs.folders import new_folders, recorded_config, reserve_folder, write_down
 from loramill.jobs.record import EventSink, RunRecord
 from loramill.monitor.logs import open_run_log
 from loramill.settings import Settings
@@ -151,14 +151,14 @@ class SweepRunner:
         """
         first = len(self.sweep.trials) + 1
         configs = [trial_config(config, overrides, number) for number, overrides in enumerate(batch, start=first)]
-        folders: list[ExperimentFolder] = []
         entries: list[TrialEntry] = []
-        with self._database.transaction() as session:
+        with new_folders() as folders, self._database.transaction() as session:
             for own, overrides in zip(configs, batch, strict=True):
-                folder = create_folder(own, self.settings)
+                folder = reserve_folder(own, self.settings)
+                folders.append(folder)
+                write_down(folder, own)
                 new = NewExperiment.from_config(folder.id, own, owner=owner, sweep_id=self.sweep.sweep_id)
                 ExperimentStore(session).create(new)
-                folders.append(folder)
                 entries.append(TrialEntry(folder.id, dict(overrides)))
         self.sweep.trials += entries
         self.sweep.save(self.settings)
