@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from loramill.ui.plain import as_code, isolated, visible, visible_lines
+from loramill.ui.plain import isolated, visible, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -26,13 +24,3 @@ def test_lines_stay_lines() -> None:
 
 def test_html_is_text() -> None:
     assert isolated("<b>&") == "<bdi>&lt;b&gt;&amp;</bdi>"
-
-
-@given(st.text(max_size=60))
-def test_a_code_span_ends_where_it_should(text: str) -> None:
-    span = as_code(text)
-    fence = span[: len(span) - len(span.lstrip("`"))]
-    inner = span[len(fence) : -len(fence)]
-    assert span.endswith(fence)
-    assert "\n" not in span
-    assert fence not in inner

@@ -53,9 +53,6 @@ class ChunkStore:
         """(id, rows) of chunks whose first row has this hash."""
         return self._by_first_hash.get(row_hash, [])
 
-    def packed_bytes(self, chunk_id: str) -> int:
-        return self._places[chunk_id].packed
-
     def add(self, chunks: Iterable[tuple[Chunk, int]], progress: list[tuple[str, int]]) -> int:
         """Store the chunks that are not there yet, in one new pack.
 

@@ -26,14 +26,6 @@ def visible_lines(text: str) -> str:
     return _HIDDEN.sub(_named, text.replace("\r\n", "\n"))
 
 
-def as_code(text: object, limit: int = 80) -> str:
-    """A text for places that take Markdown: a code span, in which nothing has a meaning."""
-    shown = visible(text, limit)
-    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {shown} {fence}" if longest or not shown.strip() else f"{fence}{shown}{fence}"
-
-
 def isolated(text: object, limit: int = 300) -> Markup:
     """A text for HTML, whose direction turns nothing around it."""
     return Markup("<bdi>{}</bdi>").format(visible(text, limit))
