@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import psutil
 import torch
 
 from loramill.engine.low_rank_adapter import Adapter
 from loramill.sweeps.entry import Entry
+from loramill.training.device import free_memory
 
 TENSORS_A_TRIAL = 5
 """Values, gradients, two moments of AdamW and what it divides by, all of the size of the adapter."""
@@ -34,10 +34,3 @@ def split_by_memory(entries: Iterable[Entry], device: torch.device, memory_bytes
 def trial_bytes(adapter: Adapter) -> int:
     """Memory of one trial's adapter with what trains it."""
     return TENSORS_A_TRIAL * adapter.values.numel() * adapter.values.element_size()
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a process can still take on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import psutil
 import torch
 
 from loramill.engine.linear import Linear
@@ -104,6 +105,13 @@ def describe(device: torch.device) -> str:
         threads = torch.get_num_threads()
         return f"the CPU with {threads} thread{'s' if threads != 1 else ''}"
     return "Apple silicon (mps)"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process can still take on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,11 +24,11 @@ from loramill.config.schema import ExperimentConfig
 from loramill.engine.bank import AdapterBank
 from loramill.engine.step import AdapterBatch, LabelledTokens, accumulate_gradients, predict_logits
 from loramill.engine.step_copies import StepCopies, step_copies
-from loramill.engine.token_rows import IntArray, TokenRows
+from loramill.engine.token_rows import IntArray
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.resources import bytes_of_children, peak_rss_bytes
 from loramill.training import stages
-from loramill.training.device import is_out_of_memory
+from loramill.training.device import free_memory, is_out_of_memory
 from loramill.training.loop import TrialRun, save_checkpoint
 from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.reload_gate import ROWS as RELOADED_ROWS
@@ -91,7 +91,7 @@ def plan_run(config: ExperimentConfig, *, data_folder: Path) -> RunPlan:
         base = stages.load_frozen_base(context, context.compute.dtype)
         run = stages.add_adapter(context, base, data)
         loading = time.perf_counter() - started
-        free = _free_memory(base.device)
+        free = free_memory(base.device)
         bank = AdapterBank(base, [run.trial.adapter])
         start_above_frozen_layers(base, [run], folder.path, context.note)
         with step_copies(bank, {run.trial.index: run.trial.train}) as copies:
@@ -138,16 +138,20 @@ def _measure_costs(
     saved = time.perf_counter()
     exact = stages.load_frozen_base(context, torch.float32)
     loaded = time.perf_counter()
-    _predict(AdapterBank(exact, bank.adapters), data.eval.rows.first(RELOADED_ROWS))
+    predict_logits(AdapterBank(exact, bank.adapters), 0, data.eval.rows.first(RELOADED_ROWS))
     loads = 1 if exact.dtype == bank.base.dtype else 2  # the fresh process reads it in any case
     return _Costs(step, evaluation, saved - started, loads * (loaded - saved) + 2 * (time.perf_counter() - loaded))
 
 
 def _training_seconds(trial: Trial, costs: _Costs) -> float:
-    evaluations = _evaluations(trial)
-    every = trial.config.training.save_steps
-    saves = evaluations + 1 + (trial.plan.total_steps // every if every else 0)
-    return trial.plan.total_steps * costs.step + evaluations * costs.evaluation + saves * costs.save
+    steps, evaluate_every, save_every = (
+        trial.plan.total_steps,
+        trial.evaluation_interval,
+        trial.config.training.save_steps,
+    )
+    evaluations = math.ceil(steps / evaluate_every) if evaluate_every else 0
+    saves = evaluations + 1 + (steps // save_every if save_every else 0)
+    return steps * costs.step + evaluations * costs.evaluation + saves * costs.save
 
 
 def _start_seconds() -> float:
@@ -187,7 +191,7 @@ def _rows_of_step(trial: Trial, step: int) -> IntArray:
     return rows
 
 
-def _median_seconds(action: Callable[[int], None], times: int) -> float:
+def _median_seconds(action: Callable[[int], object], times: int) -> float:
     action(0)
     seconds = []
     for turn in range(times):
@@ -202,27 +206,8 @@ def _evaluation_seconds(bank: AdapterBank, evaluation: LabelledTokens) -> float:
     rows = evaluation.rows
     share = max(1, math.ceil(len(rows) / TIMED_EVALUATION_ROWS))
     part = rows.take(np.arange(0, len(rows), share))
-    seconds = _median_seconds(lambda _turn: _predict(bank, part), 1)
+    seconds = _median_seconds(lambda _turn: predict_logits(bank, 0, part), 1)
     return seconds * float(rows.lengths.sum() / part.lengths.sum())
-
-
-def _predict(bank: AdapterBank, part: TokenRows) -> None:
-    predict_logits(bank, 0, part)
-
-
-def _evaluations(trial: Trial) -> int:
-    training = trial.config.training
-    if training.eval_strategy == "no":
-        return 0
-    every = training.eval_steps or training.logging_steps
-    interval = trial.plan.steps_per_epoch if training.eval_strategy == "epoch" else every
-    return math.ceil(trial.plan.total_steps / interval)
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def _peak_memory(device: torch.device) -> int:

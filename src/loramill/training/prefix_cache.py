@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -20,10 +19,10 @@ from torch import Tensor
 from loramill.engine.bank import AdapterBank
 from loramill.engine.base import FrozenBase
 from loramill.engine.forward import states_before
-from loramill.engine.low_rank_adapter import AdapterSpec
 from loramill.engine.module_base import ModuleBase
 from loramill.engine.step import LabelledTokens, prediction_tokens
-from loramill.engine.token_rows import PrefixStates, TokenRows, batches_of_tokens
+from loramill.engine.token_rows import PrefixStates, TokenRows, batches_of_tokens, ranges
+from loramill.training.device import free_memory
 from loramill.training.loop import TrialRun
 
 MEMORY_SHARE = 0.25
@@ -31,10 +30,6 @@ MEMORY_SHARE = 0.25
 DISK_SHARE = 0.5
 """Of the free disk that they may take; beyond it they are computed in every step."""
 STATES_FILE = ".prefix-states"
-
-
-def first_adapted_layer(spec: AdapterSpec) -> int:
-    return 0 if spec.layers is None else spec.layers[0]
 
 
 def start_above_frozen_layers(
@@ -46,7 +41,7 @@ def start_above_frozen_layers(
         folder: where a file of states may lie.
         note: hears what was done, in a sentence; nothing when there is nothing to gain.
     """
-    layer = min((first_adapted_layer(run.trial.adapter.spec) for run in runs), default=0)
+    layer = min((run.trial.adapter.spec.layers or (0,))[0] for run in runs)
     uses = sum(max(1, math.ceil(run.trial.config.training.num_train_epochs)) for run in runs)
     if layer == 0 or uses < 2 or isinstance(base, ModuleBase):
         return
@@ -75,9 +70,7 @@ def compute_prefix(bank: AdapterBank, rows: TokenRows, layer: int, folder: Path)
     with torch.inference_mode():
         for chosen in batches_of_tokens(rows.lengths, prediction_tokens(base)):
             batch = base.batch_of([(0, rows, chosen)])
-            lengths = rows.lengths[chosen]
-            before = np.cumsum(lengths) - lengths
-            places = np.arange(batch.tokens) + np.repeat(rows.starts[:-1][chosen] - before, lengths)
+            places = ranges(rows.starts[:-1][chosen], rows.lengths[chosen])
             states[torch.from_numpy(places)] = states_before(bank, batch, layer)[: batch.tokens].to(states.device)
     return PrefixStates(layer, states)
 
@@ -86,7 +79,7 @@ def _room_for(tokens: int, base: FrozenBase, folder: Path) -> Tensor | None:
     """An empty ``[tokens, hidden]`` in memory, or in a file that has no name any more, or nothing."""
     shape = tokens, base.architecture.hidden_size
     size = math.prod(shape) * base.dtype.itemsize
-    if base.device.type == "cuda" and size <= torch.cuda.mem_get_info(base.device)[0] * MEMORY_SHARE:
+    if base.device.type == "cuda" and size <= free_memory(base.device) * MEMORY_SHARE:
         return torch.empty(shape, dtype=base.dtype, device=base.device)
     if size <= psutil.virtual_memory().available * MEMORY_SHARE:
         return torch.empty(shape, dtype=base.dtype)

@@ -19,7 +19,6 @@ from loramill.engine.optim import AdamW, learning_rate, update
 from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult
 from loramill.engine.token_rows import IntArray
 from loramill.errors import NonFiniteLossError
-from loramill.monitor.resources import ResourceSample
 from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
 from loramill.training.processes import ALONE, Processes
 
@@ -36,11 +35,6 @@ def learn(trials: Sequence[Trial], results: Sequence[StepResult]) -> list[float]
     norms = update([trial.optimizer for trial in finite], [trial.rate() for trial in finite]) if finite else []
     known = dict(zip(finite, norms, strict=True))
     return [known.get(trial, math.nan) for trial in trials]
-
-
-def resource_events(emit: EventSink) -> Callable[[ResourceSample], None]:
-    """Turns readings of the performance monitor into events."""
-    return lambda sample: emit({"type": "resource", **sample.as_dict()})
 
 
 @dataclass(frozen=True)
@@ -132,6 +126,26 @@ class Trial:
         """Passes over the rows so far, fractions included."""
         return self.progress.step / self.plan.steps_per_epoch
 
+    @property
+    def evaluation_interval(self) -> int | None:
+        """Steps from one evaluation to the next; ``None`` where nothing is evaluated on the way."""
+        training = self.config.training
+        if training.eval_strategy == "no":
+            return None
+        every = training.eval_steps or training.logging_steps
+        return self.plan.steps_per_epoch if training.eval_strategy == "epoch" else every
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        training = self.config.training
+        return learning_rate(
+            self.progress.step,
+            peak=training.learning_rate,
+            total_steps=self.plan.total_steps,
+            warmup_ratio=training.warmup_ratio,
+            schedule=training.lr_scheduler_type,
+        )
+
     def next_batch(self, micro_rows: int) -> AdapterBatch:
         """The rows of the next step, or this process's share; they depend on the seed and the step only."""
         training, step = self.config.training, self.progress.step
@@ -167,12 +181,8 @@ class Trial:
 
     def evaluation_due(self) -> bool:
         """Whether the step just taken ends with an evaluation."""
-        training, step = self.config.training, self.progress.step
-        if training.eval_strategy == "no":
-            return False
-        every = training.eval_steps or training.logging_steps
-        interval = self.plan.steps_per_epoch if training.eval_strategy == "epoch" else every
-        return step % interval == 0 or self.finished
+        every = self.evaluation_interval
+        return every is not None and (self.progress.step % every == 0 or self.finished)
 
     def save_due(self) -> bool:
         """Whether ``save_steps`` asks for a checkpoint after the step just taken."""
@@ -186,14 +196,14 @@ class Trial:
             The choosing metric, more is better.
         """
         progress, patience = self.progress, self.config.training.early_stopping_patience
-        value = best_metric_value(dict(metrics), self.best_metric)
+        value = best_metric_value(metrics, self.best_metric)
         if progress.best is None or value > progress.best:
             progress.best, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
         else:
             progress.evaluations_without_gain += 1
         progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience
         numbers = {f"eval_{key}": number for key, number in metrics.items() if isinstance(number, int | float)}
-        self._record({"type": "eval", "metrics": numbers}, {**numbers})
+        self._record({"type": "eval", "metrics": numbers}, numbers)
         return value
 
     def trainer_state(self) -> dict[str, Any]:
@@ -236,17 +246,6 @@ class Trial:
             order = np.random.default_rng([self.config.training.seed, epoch]).permutation(self.plan.rows)
             self._order = (epoch, order)
         return self._order[1][place * self.plan.batch_size : (place + 1) * self.plan.batch_size]
-
-    def rate(self) -> float:
-        """The learning rate of the next step."""
-        training = self.config.training
-        return learning_rate(
-            self.progress.step,
-            peak=training.learning_rate,
-            total_steps=self.plan.total_steps,
-            warmup_ratio=training.warmup_ratio,
-            schedule=training.lr_scheduler_type,
-        )
 
     def _count(self, result: StepResult) -> None:
         progress = self.progress
