@@ -15,7 +15,7 @@ from loramill.base_models import locate_base_model
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ReloadMismatchError
 from loramill.training.final_model import save_final_model
-from loramill.training.reload_gate import SavedModel, check_reload, check_reloads
+from loramill.training.reload_gate import SavedModel, check_reloads
 from small_models import random_adapter, save_small_model, small_base
 from small_runs import small_config
 
@@ -78,7 +78,7 @@ def another_tokenizer(saved: Saved) -> None:
 
 def check(saved: Saved, pairs: list[str] | None = None) -> float:
     tokens = tokenize(load_tokenizer(saved.model), TEXTS, pairs, max_length=64)
-    return check_reload(SavedModel(saved.folder, saved.adapter), saved.base, tokens, TEXTS, pairs)
+    return check_reloads([SavedModel(saved.folder, saved.adapter)], saved.base, tokens, TEXTS, pairs)[0]
 
 
 def test_a_whole_model_passes_and_leaves_nothing_behind(saved: Saved) -> None:
@@ -103,7 +103,7 @@ def test_a_model_that_was_tampered_with_does_not_pass(damage: Callable[[Saved], 
     tokens = tokenize(load_tokenizer(saved.model), TEXTS, None, max_length=64)
     damage(saved)
     with pytest.raises(ReloadMismatchError, match="reload"):
-        check_reload(SavedModel(saved.folder, saved.adapter), saved.base, tokens, TEXTS, None)
+        check_reloads([SavedModel(saved.folder, saved.adapter)], saved.base, tokens, TEXTS, None)
 
 
 def test_one_bad_model_among_several_is_named(saved: Saved, tmp_path: Path) -> None:

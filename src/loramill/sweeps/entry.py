@@ -10,7 +10,7 @@ from loramill.data.prepare import LabelledRows
 from loramill.engine.token_rows import IntArray
 from loramill.training.evaluation import Evaluation
 from loramill.training.loop import TrialRun
-from loramill.training.stages import FinalModel, RunContext, RunData
+from loramill.training.stages import RunContext, RunData
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Entry:
         if self.comparison is not None:
             self.run.measured.setdefault(step, self.comparison)
 
-    def data_behind(self, final: FinalModel) -> RunData:
-        """Its data with just the evaluation rows that its final measure is about."""
-        if final.evaluation is not self.comparison:
+    def data_behind(self, evaluation: Evaluation) -> RunData:
+        """Its data with just the evaluation rows that a measure of it is about."""
+        if evaluation is not self.comparison:
             return self.data
-        rows = comparison_rows(len(self.data.eval), len(final.evaluation.losses))
+        rows = comparison_rows(len(self.data.eval), len(evaluation.losses))
         if rows is None:
             return self.data
         prepared = replace(self.data.prepared, eval=_take(self.data.prepared.eval, rows))

@@ -208,15 +208,16 @@ def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) 
 
     They are measured in the compute type: a sweep measures too many to do it twice.
     """
-    finals = [stages.measure_best(entry.context, entry.run, base) for entry in entries]
-    for entry, final in zip(entries, finals, strict=True):
-        stages.save_model(entry.context, final, entry.data_behind(final))
+    evaluations = [stages.measure_best(entry.context, entry.run, base) for entry in entries]
+    for entry, evaluation in zip(entries, evaluations, strict=True):
+        data = entry.data_behind(evaluation)
+        stages.save_model(entry.context, base, entry.run.trial.adapter, evaluation, data)
     exact = stages.load_exact_base(entries[0].context, base)
     differences = _check_reloads(entries, exact)
-    for entry, final in zip(entries, finals, strict=True):
+    for entry, evaluation in zip(entries, evaluations, strict=True):
         precision, difference = entry.context.compute.precision, differences[entry.context.folder.id]
         own = {**system, "precision": precision, "reload_difference": difference, "trials_in_pass": len(entries)}
-        metrics = stages.summarise(entry.run, final.evaluation, own)
+        metrics = stages.summarise(entry.run, evaluation, own)
         entry.context.folder.write_metrics(metrics)
         metric = entry.run.trial.best_metric
         yield TrialOutcome(
@@ -224,7 +225,7 @@ def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) 
             status="pruned" if entry.pruned else "finished",
             metrics=metrics,
             metric=metric.removeprefix("eval_"),
-            score=best_metric_value(final.evaluation.metrics, metric),
+            score=best_metric_value(evaluation.metrics, metric),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,23 +98,20 @@ def _predict(bank: AdapterBank, adapter: int, data: LabelledTokens) -> Tensor:
         return predict_logits(bank, adapter, data.rows, token_budget=prediction_tokens(bank.base) >> MEMORY_TRIES)
 
 
-def best_metric_value(metrics: dict[str, Any], name: str) -> float:
+def best_metric_value(metrics: Mapping[str, Any], name: str) -> float:
     """The metric that chooses the best checkpoint, turned so that more is better.
 
     A metric that is undefined for these rows, such as a correlation with predictions that are all the same or the AUC
     of rows of one class, counts as 0.
 
-    Raises:
-        ConfigError: the evaluation has no such number; says which it has.
+    Args:
+        name: a ``choosing_metric``.
     """
     plain = name.removeprefix("eval_")
-    value = metrics.get(plain)
-    if value is None and plain in metrics:
+    value = metrics[plain]
+    if value is None:
         return 0.0
-    if not isinstance(value, int | float):
-        known = ", ".join(key for key, number in metrics.items() if isinstance(number, float))
-        raise ConfigError([Problem("training.metric_for_best_model", name, f"the evaluation has {known}")])
-    return -value if plain in LOWER_IS_BETTER else float(value)
+    return -float(value) if plain in LOWER_IS_BETTER else float(value)
 
 
 def measured_value(score: float, name: str) -> float:
@@ -183,8 +180,3 @@ def _metrics(chances: Tensor, data: LabelledTokens, label_names: Sequence[str]) 
     if data.problem_type == "multi_label_classification":
         return multi_label_metrics(values, labels, label_names)
     return regression_metrics(values[:, 0], labels.astype(np.float64))
-
-
-def as_labels(labels: np.ndarray[Any, Any]) -> Tensor:
-    """Label array of the data layer as the tensor that the losses take."""
-    return torch.tensor(labels)

@@ -73,7 +73,7 @@ def model_card(
     return "\n".join(
         [
             "---",
-            f"base_model: {json.dumps(files.reference if files.reference == files.name else files.name)}",
+            f"base_model: {json.dumps(files.name)}",
             "library_name: peft",
             "pipeline_tag: text-classification",
             "tags: [lora, loramill]",

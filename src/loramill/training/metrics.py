@@ -15,14 +15,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 CALIBRATION_BINS = 15
+CLASSIFICATION = ("loss", "accuracy", "f1_macro", "precision_macro", "recall_macro", "auc", "log_loss", "ece")
 MEASURED = {
-    "single_label_classification": (
-        *("loss", "accuracy", "f1_macro", "precision_macro", "recall_macro", "auc", "log_loss", "ece"),
-    ),
-    "multi_label_classification": (
-        *("loss", "accuracy", "hamming_loss", "f1_micro", "f1_macro", "precision_macro", "recall_macro"),
-        *("auc", "log_loss", "ece"),
-    ),
+    "single_label_classification": CLASSIFICATION,
+    "multi_label_classification": (*CLASSIFICATION, "hamming_loss", "f1_micro"),
     "regression": ("loss", "mse", "mae", "pearson", "spearman"),
 }
 """Kind of problem -> names of the numbers that an evaluation has, and that can choose the best checkpoint."""

@@ -53,13 +53,6 @@ class SavedModel:
     adapter: Adapter
 
 
-def check_reload(
-    saved: SavedModel, base: FrozenBase, tokens: TokenRows, texts: Sequence[str], pairs: Sequence[str] | None
-) -> float:
-    """``check_reloads`` for one model."""
-    return check_reloads([saved], base, tokens, texts, pairs)[0]
-
-
 def check_reloads(
     saved: Sequence[SavedModel], base: FrozenBase, tokens: TokenRows, texts: Sequence[str], pairs: Sequence[str] | None
 ) -> list[float]:

@@ -15,8 +15,8 @@ from loramill.training import stages
 from loramill.training.loop import StopReason, train_trials
 from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.processes import join_processes
-from loramill.training.reload_gate import SavedModel, check_reload
-from loramill.training.trial import EventSink, resource_events
+from loramill.training.reload_gate import SavedModel, check_reloads
+from loramill.training.trial import EventSink
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def run_training(
     if resume:
         stages.restore(run, base)
     start_above_frozen_layers(base, [run], folder.path, context.note)
-    with PerformanceMonitor(folder.path, on_sample=resource_events(context.emit)) as monitor:
+    with PerformanceMonitor(folder.path, on_sample=context.emit_resources) as monitor:
         stopped = train_trials(AdapterBank(base, [run.trial.adapter]), [run], should_stop=should_stop, observer=monitor)
     if stopped or not processes.main:
         return RunResult(folder.id, stopped or "finished", {})
-    final = stages.measure_best(context, run, base)
-    stages.save_model(context, final, data)
-    rows = data.prepared.eval
-    saved, exact = SavedModel(folder.final_model, final.adapter), stages.load_exact_base(context, base)
-    difference = check_reload(saved, exact, data.eval.rows, rows.texts, rows.pairs)
+    evaluation = stages.measure_best(context, run, base)
+    stages.save_model(context, base, run.trial.adapter, evaluation, data)
+    rows, saved = data.prepared.eval, SavedModel(folder.final_model, run.trial.adapter)
+    exact = stages.load_exact_base(context, base)
+    (difference,) = check_reloads([saved], exact, data.eval.rows, rows.texts, rows.pairs)
     system = {**monitor.summary(), "precision": context.compute.precision, "reload_difference": difference}
-    metrics = stages.summarise(run, final.evaluation, system)
+    metrics = stages.summarise(run, evaluation, system)
     folder.write_metrics(metrics)  # last: they mark the run as whole
     return RunResult(folder.id, "finished", metrics)
 

@@ -25,9 +25,10 @@ from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
 from loramill.errors import ConfigError, DataRefusedError, Problem, ResumeError
 from loramill.experiments.environment import describe_environment
 from loramill.experiments.folder import ExperimentFolder
+from loramill.monitor.resources import ResourceSample
 from loramill.training.checkpoint_manager import CheckpointManager
 from loramill.training.device import ComputeDevice, choose_device, named_memory_errors
-from loramill.training.evaluation import Evaluation, as_labels, check_defined, evaluate, write_predictions
+from loramill.training.evaluation import Evaluation, check_defined, evaluate, write_predictions
 from loramill.training.final_model import save_final_model
 from loramill.training.loop import TrialRun
 from loramill.training.processes import ALONE, Processes
@@ -50,6 +51,10 @@ class RunContext:
     def note(self, message: str) -> None:
         self.emit({"type": "note", "message": message})
 
+    def emit_resources(self, sample: ResourceSample) -> None:
+        """For the performance monitor."""
+        self.emit({"type": "resource", **sample.as_dict()})
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -58,15 +63,6 @@ class RunData:
     prepared: PreparedData
     train: LabelledTokens
     eval: LabelledTokens
-
-
-@dataclass(frozen=True)
-class FinalModel:
-    """The chosen adapter on the base that it was measured on."""
-
-    base: FrozenBase
-    adapter: Adapter
-    evaluation: Evaluation
 
 
 def set_up(
@@ -180,11 +176,11 @@ def load_exact_base(context: RunContext, base: FrozenBase) -> FrozenBase:
     return base if base.dtype == torch.float32 else load_frozen_base(context, torch.float32)
 
 
-def add_adapter(context: RunContext, base: FrozenBase, data: RunData, *, index: int = 0) -> TrialRun:
-    """A new adapter with its training state, at place ``index`` of the bank."""
+def add_adapter(context: RunContext, base: FrozenBase, data: RunData) -> TrialRun:
+    """A new adapter with its training state, the first of the bank."""
     config = context.config
     adapter = new_adapter(base, adapter_spec(config, base, labels=max(1, len(data.prepared.label_names))))
-    trial = Trial(config, index, adapter, data.train, context.emit, context.processes)
+    trial = Trial(config, 0, adapter, data.train, context.emit, context.processes)
     check_defined(trial.best_metric, data.eval)
     context.note(f"Training {adapter.values.numel():,} parameters on {len(data.train):,} rows.")
     return TrialRun(
@@ -243,20 +239,19 @@ def restore(run: TrialRun, base: FrozenBase) -> None:
     run.trial.emit({"type": "note", "message": message})
 
 
-def measure_best(context: RunContext, run: TrialRun, base: FrozenBase) -> FinalModel:
-    """The best checkpoint by the metric, measured on ``base``; the last one where nothing was evaluated.
+def measure_best(context: RunContext, run: TrialRun, base: FrozenBase) -> Evaluation:
+    """Take the adapter back to the best checkpoint by the metric, or the last one where nothing was evaluated.
 
-    What was measured on the way in the type of ``base`` is not measured again.
+    Returns:
+        How good it is; what was measured on the way is not measured again.
     """
     chosen = run.checkpoints.best or run.checkpoints.last
     if chosen is None:
         raise AssertionError("train_trials saves a checkpoint at its end")
     load_values(run.checkpoints.path(chosen), base, run.trial)
-    adapter = run.trial.adapter
     context.note(f"The final model is {chosen.name}.")
-    known = run.measured.get(chosen.step) if base.dtype == context.compute.dtype else None
-    evaluation = known or evaluate(AdapterBank(base, [adapter]), 0, run.evaluation, run.label_names)
-    return FinalModel(base, adapter, evaluation)
+    known = run.measured.get(chosen.step)
+    return known or evaluate(AdapterBank(base, [run.trial.adapter]), 0, run.evaluation, run.label_names)
 
 
 def summarise(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> dict[str, Any]:
@@ -278,19 +273,19 @@ def summarise(run: TrialRun, evaluation: Evaluation, system: dict[str, Any]) -> 
     return {"train": train, "eval": evaluation.metrics, "system": system}
 
 
-def save_model(context: RunContext, final: FinalModel, data: RunData) -> None:
+def save_model(context: RunContext, base: FrozenBase, adapter: Adapter, evaluation: Evaluation, data: RunData) -> None:
     """Write ``final_model/`` and the predictions behind its metrics."""
     save_final_model(
         context.folder.final_model,
-        final.base,
-        final.adapter,
+        base,
+        adapter,
         files=context.files,
         config=context.config,
         label_names=data.prepared.label_names,
         problem_type=data.prepared.problem_type,
-        metrics=final.evaluation.metrics,
+        metrics=evaluation.metrics,
     )
-    write_predictions(context.folder.predictions_file, final.evaluation, data.eval, data.prepared.eval)
+    write_predictions(context.folder.predictions_file, evaluation, data.eval, data.prepared.eval)
 
 
 def _tokenise(context: RunContext, split: str, rows: LabelledRows, prepared: PreparedData) -> LabelledTokens:
@@ -304,4 +299,4 @@ def _tokenise(context: RunContext, split: str, rows: LabelledRows, prepared: Pre
         if config.on_long_text == "refuse":
             raise DataRefusedError(f"{message}.", fix="Raise data.max_length, or set data.on_long_text=truncate.")
         context.emit({"type": "warning", "message": f"{message} and are cut."})
-    return LabelledTokens(tokens, as_labels(rows.labels), prepared.problem_type)
+    return LabelledTokens(tokens, torch.tensor(rows.labels), prepared.problem_type)
