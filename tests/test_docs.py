@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 
 from loramill.cli.main import COMMANDS
 from loramill.errors import LoramillError
@@ -44,6 +46,16 @@ def test_every_error_code_has_an_entry_and_every_entry_a_code() -> None:
 def test_every_entry_says_something() -> None:
     entries = re.split(r"^##+ .*$", read("docs/troubleshooting.md"), flags=re.MULTILINE)[1:]
     assert all(len(entry.split()) >= 10 for entry in entries if entry.strip())
+
+
+def test_every_command_that_a_message_or_a_document_names_exists() -> None:
+    groups = {name: typer.main.get_command(import_module(module).app) for name, (module, _) in COMMANDS.items()}
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / name for name in DOCUMENTS)]
+    written = "".join(file.read_text(encoding="utf-8") for file in files)
+    for command, part in sorted(set(re.findall(r"`loramill ([a-z]+)(?: ([a-z-]+))?", written))):
+        assert command in groups
+        known = getattr(groups[command], "commands", None)
+        assert not part or known is None or part in known, f"loramill {command} {part}"
 
 
 def test_make_help_lists_every_target_in_one_line() -> None:

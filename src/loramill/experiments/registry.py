@@ -168,7 +168,7 @@ class ModelRegistry:
     def _alias(self, alias: str) -> ModelAlias:
         known = self._session.get(ModelAlias, alias)
         if known is None:
-            raise NotFoundError(f"No model has the alias {alias!r}.", fix="See `loramill experiments models`.")
+            raise NotFoundError(f"No model has the alias {alias!r}.", fix="See `loramill models list`.")
         return known
 
     def _note(
