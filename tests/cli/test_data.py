@@ -112,6 +112,15 @@ def test_clean_writes_new_files_and_a_record_and_leaves_the_original(source: Pat
     assert read("validate", folder / "train.jsonl")["finding_counts"] == {}
 
 
+def test_clean_lists_the_lines_that_could_not_be_read(home: Path) -> None:
+    lines = [f"{text},{number % 2}" for number, text in enumerate(clean_texts(20))]
+    (home / "rows.csv").write_text("\n".join(["text,label", *lines[:7], "one value", *lines[7:]]))
+    outcome = read("clean", home / "rows.csv")
+    assert outcome["changes"] == {"row_wrong_columns dropped": 1}
+    (change,) = [json.loads(line) for line in (Path(outcome["folder"]) / "changes.jsonl").read_text().splitlines()]
+    assert (change["row"], change["action"], change["before"]) == (7, "dropped", "one value")
+
+
 @pytest.mark.parametrize("name", ["train.jsonl", "changes.jsonl"])
 def test_clean_never_writes_to_the_file_or_folder_that_it_read(source: Path, home: Path, name: str) -> None:
     folder = home / "mine"

@@ -103,7 +103,7 @@ def clean(
     """Drop and repair rows by rule, into new files; changes.jsonl lists every change, the original stays."""
     settings = Settings.load()
     config, data = read_source(context, source, settings)
-    cleaned = clean_splits(data.splits, config.data.validation_rules)
+    cleaned = clean_splits(data.splits, config.data.validation_rules, found_while_reading=data.findings)
     folder = output or settings.data_folder / "cleaned" / _folder_name(data.origin)
     files = {name: folder / f"{name}.{file_format}" for name in cleaned.splits}
     record = folder / "changes.jsonl"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from loramill.data.checks.files import check_file_damage
 from loramill.data.checks.labels import check_labels, spellings_of
 from loramill.data.checks.rule import Hits, TextRule
 from loramill.data.checks.texts import text_rules
-from loramill.data.findings import excerpt
+from loramill.data.findings import Finding, excerpt
 from loramill.data.labels import canonical_labels
 from loramill.data.rows import SplitRows
 
@@ -64,6 +64,8 @@ def clean(
     splits: Mapping[str, SplitRows],
     rules: ValidationRules | None = None,
     spellings: Mapping[str, str] | None = None,
+    *,
+    found_while_reading: Sequence[Finding] = (),
 ) -> Cleaned:
     """Repair what can be repaired, then drop what the rules drop.
 
@@ -71,8 +73,13 @@ def clean(
 
     Args:
         spellings: ``spellings_of`` the data set, where these splits are a part of it.
+        found_while_reading: findings of the readers; the rows that they left out are changes, too.
     """
-    changes: list[Change] = []
+    changes = [
+        Change(finding.split, finding.row, finding.column, finding.code, "dropped", finding.excerpt)
+        for finding in found_while_reading
+        if finding.row is not None and finding.severity == "error"
+    ]
     rules, spellings = rules or ValidationRules(), spellings or spellings_of(splits)
     cleaned = {name: _clean_split(rows, rules, spellings, changes) for name, rows in splits.items()}
     train = cleaned.get("train")
