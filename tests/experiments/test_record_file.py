@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,18 @@ def test_a_folder_that_no_row_can_be_made_of_costs_no_other_its_row(
     assert report.added == (before.id, after.id)
     assert [experiment_id for experiment_id, _ in report.unreadable] == [damaged.id]
     assert [run["id"] for run in everything(database)] == [after.id, before.id]
+
+
+def test_a_run_that_never_ended_is_at_work_as_long_as_it_speaks(database: Database, results: Path, make_run) -> None:
+    """Which process had it is not known any more: that was in the database that is gone."""
+    killed, going = make_run("killed"), make_run("going")
+    for folder in (killed, going):
+        folder.append_event({"type": "status", "status": "STARTED", "time": time.time()})
+    long_ago = time.time() - 3600
+    os.utime(killed.events_file, (long_ago, long_ago))
+    reindex(database, results)
+    assert {run["name"]: run["status"] for run in everything(database)} == {"killed": "REVOKED", "going": "STARTED"}
+    delete_experiment(database, results, killed.id, files=True)
 
 
 def test_numbers_that_nothing_can_hold_are_left_out(database: Database, results: Path, make_run) -> None:

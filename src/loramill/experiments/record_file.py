@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ from loramill.files import write_json
 RECORD_FILE = "record.json"
 FOLDER_TIME = re.compile(r"_(\d{8}_\d{6})(?:_\d+)?$")
 BATCH = 500
+SILENT_SECONDS = 600
+"""A run at work says how the machine is doing every second; one that has been silent for so long was killed."""
 OUTCOME = ("status", "started_at", "finished_at", "error_code", "error_message", "notes", "archived", "stage")
 IDENTITY = (
     "name", "owner", "model_name", "dataset_name", "task", "language", "source", "created_at", "sweep_id",
@@ -196,10 +199,15 @@ def _infer_outcome(folder: ExperimentFolder) -> dict[str, Any]:
     events = folder.read_events()
     times = [moment for event in events if (moment := _moment(event.get("time")))]
     status = _infer_status(folder, events)
+    if (
+        status in (Status.STARTED, Status.PROGRESS)
+        and time.time() - folder.events_file.stat().st_mtime > SILENT_SECONDS
+    ):
+        status = Status.REVOKED  # nobody is left to say so
     return {
         "status": status,
         "started_at": times[0] if times else None,
-        "finished_at": times[-1] if times and status in (Status.SUCCESS, Status.FAILURE) else None,
+        "finished_at": times[-1] if times and status in FINISHED else None,
     }
 
 
