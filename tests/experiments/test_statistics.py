@@ -66,6 +66,17 @@ def test_metrics_are_spread_over_the_runs_that_pass(store: ExperimentStore) -> N
     [accuracy, _, runtime] = store.metric_statistics(ExperimentFilter(model_name="bert"))
     assert (accuracy.metric, accuracy.count, accuracy.deviation) == ("eval_accuracy", 2, pytest.approx(0.05))
     assert (runtime.metric, runtime.smallest, runtime.largest) == ("train_runtime", 10.0, 30.0)
+    assert (accuracy.best_id, runtime.best_id) == ("b", "a")
+
+
+def test_no_run_is_best_by_what_it_used(store: ExperimentStore) -> None:
+    store.record_metrics("d", {"system": {"disk_free_bytes_min": 5, "steps": 2}, "train": {"samples": 9}})
+    used = [line for line in store.metric_statistics() if line.metric.startswith(("system", "train_samples"))]
+    assert [(line.metric, line.best_id) for line in used] == [
+        ("system_disk_free_bytes_min", None),
+        ("system_steps", None),
+        ("train_samples", None),
+    ]
 
 
 def test_unknown_groups_are_refused(store: ExperimentStore) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from loramill.errors import ConfigError, Problem
 from loramill.experiments.filters import ExperimentFilter, conditions_of
-from loramill.experiments.metrics import lower_is_better
+from loramill.experiments.metrics import has_a_best, lower_is_better
 from loramill.experiments.models import Experiment, Metric, Status
 
 GROUPS = {
@@ -55,7 +55,7 @@ class GroupStatistics:
 
 @dataclass(frozen=True)
 class MetricStatistics:
-    """How one metric is spread over ``count`` runs."""
+    """How one metric is spread over ``count`` runs; ``best_id`` where a run can be better than another by it."""
 
     metric: str
     count: int
@@ -63,7 +63,7 @@ class MetricStatistics:
     deviation: float
     smallest: float
     largest: float
-    best_id: str
+    best_id: str | None
 
 
 def overall_statistics(session: Session, wanted: ExperimentFilter) -> ExperimentStatistics:
@@ -104,7 +104,13 @@ def metric_statistics(session: Session, wanted: ExperimentFilter) -> list[Metric
     rows = session.execute(statement.where(*conditions_of(wanted)).group_by(Metric.name).order_by(Metric.name)).all()
     return [
         MetricStatistics(
-            name, count, mean, _deviation(mean, square) or 0.0, low, high, _best_id(session, name, low, high, wanted)
+            metric=name,
+            count=count,
+            mean=mean,
+            deviation=_deviation(mean, square) or 0.0,
+            smallest=low,
+            largest=high,
+            best_id=_best_id(session, name, low, high, wanted) if has_a_best(name) else None,
         )
         for name, count, mean, square, low, high in rows
     ]
