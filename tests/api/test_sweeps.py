@@ -68,6 +68,10 @@ def test_trials_belong_to_their_sweep(client: TestClient, sign_in: SignIn, servi
     assert shown["best"] == {"experiment_id": f"{sweep_id}_t1", "overrides": {"lora.r": 1}, "score": 0.75}
     trials = client.get(f"/sweeps/{sweep_id}/trials", headers=ada).json()
     assert [(trial["status"], trial["score"]) for trial in trials] == [("SUCCESS", 0.75), ("PENDING", None)]
+    with services.database.transaction() as session:
+        ExperimentStore(session).delete(f"{sweep_id}_t1")
+    trials = client.get(f"/sweeps/{sweep_id}/trials", headers=ada).json()
+    assert [trial["status"] for trial in trials] == ["DELETED", "PENDING"]
     assert client.post(f"/task/{sweep_id}_t2/cancel", headers=ada).status_code == 409
     assert client.post(f"/sweeps/{sweep_id}/cancel", headers=ada).json()["accepted"] is True
     with services.database.reading() as session:

@@ -20,7 +20,7 @@ from loramill.database import Database
 from loramill.errors import ConflictError
 from loramill.experiments.models import Experiment, Status
 from loramill.jobs.job_tables import SweepJob
-from loramill.jobs.sweep import Sweep, TrialEntry, new_sweep
+from loramill.jobs.sweep import DELETED, Sweep, TrialEntry, new_sweep
 from loramill.jobs.usage import count_usage
 from loramill.settings import Settings
 from loramill.sweeps.halving import Halving
@@ -117,7 +117,9 @@ class TrialRow:
     @property
     def status(self) -> str:
         """The row's, which is written first; only the sweep knows that a trial was stopped early as a worse one."""
-        return self.entry.status if self.row is None or self.entry.status == "PRUNED" else self.row.status
+        if self.row is None:
+            return DELETED
+        return self.entry.status if self.entry.status == "PRUNED" else self.row.status
 
 
 def trials_of(session: Session, sweep: Sweep) -> list[TrialRow]:
