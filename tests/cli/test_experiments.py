@@ -77,6 +77,14 @@ def test_list_filters_sorts_and_pages(runs: list[ExperimentFolder]) -> None:
     assert listed("--limit", "2", "--cursor", page["next_cursor"]) == [ids[0]]
 
 
+def test_a_metric_that_no_run_has_sorts_nothing_and_is_named(runs: list[ExperimentFolder]) -> None:
+    result = invoke(experiments, "list", "--sort-by", "acuracy", "--json")
+    assert [item["id"] for item in json.loads(result.stdout)["experiments"]] == [folder.id for folder in runs[::-1]]
+    assert "'acuracy'" in result.stderr
+    assert "Did you mean eval_accuracy?" in result.stderr
+    assert "metric" not in invoke(experiments, "list", "--sort-by", "eval_loss").stderr
+
+
 def test_the_table_cuts_nothing_in_a_pipe(runs: list[ExperimentFolder]) -> None:
     table = invoke(experiments, "list", "--sort-by", "eval_f1_macro").stdout
     assert all(folder.id in table for folder in runs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ from loramill.experiments.pages import (
     metrics_table,
 )
 from loramill.experiments.report import write_report
-from loramill.experiments.search import Order
+from loramill.experiments.search import SORT_COLUMNS, Order
 from loramill.experiments.store import ExperimentStore
 from loramill.experiments.summaries import ExperimentSummary
 from loramill.files import write_atomic
@@ -81,6 +82,8 @@ def list_experiments(
     )
     with open_database(Settings.load()) as database, database.reading() as session:
         page = ExperimentStore(session).list_page(wanted, order=Order(sort_by, desc), limit=limit, cursor=cursor)
+    if cursor is None:
+        _warn_of_unknown_metric(sort_by, page.items)
     if as_json:
         print_json({"experiments": [item.as_dict() for item in page.items], "next_cursor": page.next_cursor})
         return
@@ -91,6 +94,15 @@ def list_experiments(
     print_people(summary_table(page.items, sort_by))
     if page.next_cursor:
         print_people(f"More: add --cursor {page.next_cursor}")
+
+
+def _warn_of_unknown_metric(name: str, first_page: Sequence[ExperimentSummary]) -> None:
+    """Runs that lack what they are sorted by come last: where the first page has none, nobody has it."""
+    known = {metric for item in first_page for metric in item.metrics}
+    if first_page and name not in SORT_COLUMNS and name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        typer.echo(f"No experiment here has the metric {name!r}: they are in the order of their start.{hint}", err=True)
 
 
 @app.command()
