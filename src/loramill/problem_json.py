@@ -75,7 +75,8 @@ def problem(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
     code = body["code"]
     document = {"type": f"urn:loramill:problem:{code}", "title": code.replace("_", " "), "status": status}
     document |= {key: value for key, value in body.items() if value}
-    text = json.dumps(document, ensure_ascii=False, default=str)
+    plain = json.loads(json.dumps(document, default=str), parse_constant=str)  # JSON has no number for NaN or Infinity
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
     content = text.encode(errors="backslashreplace")  # half of a surrogate pair, as JSON spells it
     return Response(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
