@@ -117,3 +117,13 @@ def test_a_run_at_the_shell_that_is_cancelled_over_the_network_stops(
     assert result.status == "stopped"
     with database.reading() as session:
         assert ExperimentStore(session).get(folder.id).status == Status.REVOKED
+
+
+def test_a_run_that_its_time_limit_ended_says_so(config: ExperimentConfig, tmp_path: Path, database: Database) -> None:
+    """Otherwise its owner looks for who cancelled it."""
+    training = config.training.model_copy(update={"max_seconds": 1e-9})
+    limited = config.model_copy(update={"training": training})
+    folder, _ = run(limited, Settings(home=tmp_path), database, stop=False, cut_at=0)
+    last = folder.read_events()[-1]
+    assert (last["status"], last["code"]) == ("REVOKED", "time_limit")
+    assert "[time_limit] training.max_seconds is over" in folder.read_log()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
+from loramill.errors import TimeLimitError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.imports import large_import
 from loramill.jobs.folders import recorded_config
@@ -19,6 +20,8 @@ from loramill.settings import Settings
 
 if TYPE_CHECKING:
     from loramill.training.run import RunResult
+
+OUT_OF_TIME = {"code": TimeLimitError.code, "message": "training.max_seconds is over; resume the run to go on."}
 
 
 def execute_training(
@@ -56,7 +59,7 @@ def execute_training(
             if result.status == "finished":
                 record.finished(result.metrics)
             elif claim is None or result.status == "time_limit":
-                record.stopped()
+                record.stopped(**(OUT_OF_TIME if result.status == "time_limit" else {}))
         except KeyboardInterrupt:  # a second Ctrl-C: not even the step, or the import, or this record is finished
             record.interrupted()
             raise

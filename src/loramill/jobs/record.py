@@ -112,11 +112,11 @@ class RunRecord:
         self.emit({"type": "status", "status": "SUCCESS"})
         self._close(metrics, succeeded=True)
 
-    def stopped(self) -> None:
-        """Ended before its end, with a checkpoint to go on from."""
+    def stopped(self, **why: str) -> None:
+        """Ended before its end, with a checkpoint to go on from; ``code`` and ``message`` say why, if nobody asked."""
         with self._changing() as session:
             ExperimentStore(session).mark_revoked(self._folder.id, attempt=self._attempt)
-        self.emit({"type": "status", "status": "REVOKED"})
+        self.emit({"type": "status", "status": "REVOKED", **why})
         self._close({}, succeeded=False)
 
     def interrupted(self) -> None:
