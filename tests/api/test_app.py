@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from api_people import SignIn
 from loramill.api.app import create_app
 from loramill.api.services import AppServices, services_of
 from loramill.auth.rate_limits import RateLimits
+from loramill.database import Database
 from loramill.errors import ConfigError
 from loramill.settings import Settings
 
@@ -74,6 +76,36 @@ def test_a_body_that_is_no_json_is_the_field_at_fault(client: TestClient) -> Non
     response = client.post("/login", content=b"{bad", headers={"content-type": "application/json"})
     assert response.status_code == 422
     assert [error["key"] for error in response.json()["errors"]] == ["body"]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"username": ' + b"9" * 5000 + b"}"])
+def test_a_body_that_no_reader_of_json_takes_is_the_field_at_fault(body: bytes, client: TestClient) -> None:
+    response = client.post("/login", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["errors"]) == (422, [{"key": "body", "message": "cannot be read"}])
+
+
+def test_a_reply_is_json_even_where_the_request_is_not_quite(client: TestClient, sign_in: SignIn) -> None:
+    """Browsers read no NaN, which Python writes and reads."""
+    headers = {**sign_in("ada"), "content-type": "application/json"}
+    body = b'{"config": {"lora": {"r": NaN}, "training": {"learning_rate": 1e999}}}'
+    reply = client.post("/train", content=body, headers=headers)
+    values = {error["key"]: error["value"] for error in json.loads(reply.content, parse_constant=pytest.fail)["errors"]}
+    assert (reply.status_code, values) == (422, {"lora.r": "NaN", "training.learning_rate": "Infinity"})
+
+
+def test_where_the_database_is_stays_in_the_log(
+    client: TestClient, services: AppServices, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = Database("postgresql://ada@127.0.0.1:1/hidden")
+    app: Any = client.app
+    monkeypatch.setitem(app.dependency_overrides, services_of, lambda: replace(services, database=away))
+    for path in ("/metrics", "/health/ready"):
+        caplog.clear()
+        reply = client.get(path)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert "127.0.0.1" not in reply.text and "hidden" not in reply.text
+        assert "127.0.0.1/hidden does not answer" in caplog.text
+    away.close()
 
 
 def test_metrics_are_for_anyone_until_there_is_a_key(

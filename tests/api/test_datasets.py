@@ -146,6 +146,14 @@ def test_what_cannot_be_read_is_refused_by_name(
     assert not [*(services.settings.data_folder / "uploads").glob(".staging-*")]
 
 
+def test_a_form_is_no_file(client: TestClient, sign_in: SignIn) -> None:
+    """Its borders would be read as rows."""
+    for path in ("/datasets", "/datasets?filename=rows.csv"):
+        reply = client.post(path, files={"file": ("rows.csv", csv())}, headers=sign_in("ada"))
+        assert (reply.status_code, [error["key"] for error in reply.json()["errors"]]) == (422, ["body"])
+        assert "--data-binary" in reply.json()["fix"]
+
+
 def test_a_file_that_is_too_large_or_too_much_is_refused(
     client: TestClient, sign_in: SignIn, services: AppServices
 ) -> None:

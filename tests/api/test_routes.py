@@ -31,6 +31,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
     ("POST", "/config/check"): (SIGNED_IN, {"config": CONFIG}, 200),
     ("POST", "/config/plan"): (SIGNED_IN, {"config": {"lora": {"r": 0}}}, 422),
     ("GET", "/users/me"): (SIGNED_IN, None, 200),
+    ("POST", "/users/me/password"): (SIGNED_IN, {"password": "x", "new_password": "long enough password"}, 403),
     ("GET", "/experiments"): (SCOPED, None, 200),
     ("GET", "/experiments/stats"): (SCOPED, None, 200),
     ("GET", "/models"): (SCOPED, None, 200),
@@ -81,10 +82,10 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None, int]] = {
 """Route -> who may call it, a body, and the status for who may."""
 
 FILE = b"text,label\n" + b"".join(b"a text of number %d,%d\n" % (row, row % 2) for row in range(20))
-QUERY: dict[str, dict[str, Any]] = {
-    "/datasets": {"filename": "rows.csv"},
-    "/datasets/{dataset_id}/versions": {"filename": "rows.csv"},
-    "/datasets/{dataset_id}/diff": {"before": 1, "after": 1},
+QUERY: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/datasets"): {"filename": "rows.csv"},
+    ("POST", "/datasets/{dataset_id}/versions"): {"filename": "rows.csv"},
+    ("GET", "/datasets/{dataset_id}/diff"): {"before": 1, "after": 1},
 }
 """What a route has to be asked with; a POST with a query gets the file."""
 
@@ -125,8 +126,10 @@ def test_route(
         mine = add(me) if who != "gone" else "deleted_20260101_000000"
         names = {"task_id": mine, "experiment_id": mine, "dataset_id": mine, "sweep_id": mine, "user_id": me}
         url = path.format(path="final_model/adapter.bin", **names)
-        query = {**QUERY.get(path, {})} | ({"ids": [mine, add_experiment(me)]} if path.endswith("/compare") else {})
-        sent: dict[str, Any] = {"content": FILE} if path in QUERY and method == "POST" else {"json": body}
+        query = {**QUERY.get((method, path), {})} | (
+            {"ids": [mine, add_experiment(me)]} if path.endswith("/compare") else {}
+        )
+        sent: dict[str, Any] = {"content": FILE} if method == "POST" and (method, path) in QUERY else {"json": body}
         reply = client.request(method, url, headers=headers[who], params=query, **sent)
         expected = EXPECTED[access][who] or good
         assert reply.status_code == expected, (who, reply.text)

@@ -220,6 +220,22 @@ def test_pages_of_tasks_are_ones_own_and_whole(client: TestClient, sign_in: Sign
     assert seen == made[::-1]
 
 
+@pytest.mark.parametrize("path", ["/tasks", "/sweeps", "/datasets"])
+def test_a_list_refuses_a_filter_that_it_does_not_know(path: str, client: TestClient, sign_in: SignIn) -> None:
+    """It would show everything as if it were what was asked for."""
+    reply = client.get(path, params={"state": "SUCCESS"}, headers=sign_in("ada"))
+    assert (reply.status_code, [error["key"] for error in reply.json()["errors"]]) == (422, ["state"])
+
+
+def test_models_are_found_by_language_and_task(
+    client: TestClient, sign_in: SignIn, add_experiment: AddExperiment
+) -> None:
+    add_experiment("u1")
+    for query, found in ({"task": "SEQ_CLS"}, True), ({"task": "CAUSAL_LM"}, False), ({"language": "Klingon"}, False):
+        reply = client.get("/models", params=query, headers=sign_in("root"))
+        assert (reply.status_code, bool(reply.json()["items"])) == (200, found), query
+
+
 def test_events_are_replayed_from_where_one_was(
     client: TestClient, sign_in: SignIn, add_experiment: AddExperiment, services: AppServices
 ) -> None:

@@ -17,6 +17,7 @@ from loramill.api.services import services_of
 from loramill.auth.audit_log import Actor
 from loramill.errors import (
     AuthenticationError,
+    DatabaseUnavailableError,
     InternalError,
     LoramillError,
     PermissionDeniedError,
@@ -66,8 +67,10 @@ async def _expected(request: Request, error: Exception) -> Response:
         raise error
     if isinstance(error, REFUSALS) and not error.audited:
         await run_in_threadpool(_record_refusal, request, error)
-    if status_of(error) == 500:
+    if status_of(error) >= 500:
         log.error("%s %s failed: %s", request.method, request.url.path, error)
+    if isinstance(error, DatabaseUnavailableError):  # where it is concerns nobody who only asks
+        error = DatabaseUnavailableError("The database cannot be used.", fix="The service's log says why.")
     return problem_response(error)
 
 
@@ -85,7 +88,9 @@ def client_address(request: Request) -> str:
 async def _invalid_request(_request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    problems = [Problem(_field(detail["loc"]), None, detail["msg"]) for detail in error.errors()]
+    problems = [
+        Problem(_field(detail["loc"]), None, detail["msg"].removeprefix("Value error, ")) for detail in error.errors()
+    ]
     return problem_response(RequestInvalidError(problems, fix="See /docs."))
 
 
@@ -98,10 +103,12 @@ def _field(location: Sequence[int | str]) -> str:
     return str(where) if not path or isinstance(path[0], int) else ".".join(map(str, path))
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    codes = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed"}
+    if error.status_code == 400:  # JSON that cannot be read: nested too deeply, a number of thousands of digits
+        return await _invalid_request(request, RequestValidationError([{"loc": ("body",), "msg": "cannot be read"}]))
+    codes = {404: "not_found", 405: "method_not_allowed"}
     body = {"code": codes.get(error.status_code, "http_error"), "detail": error.detail}
     return problem(error.status_code, body, error.headers)
 

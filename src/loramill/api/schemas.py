@@ -102,6 +102,17 @@ class TaskReply(BaseModel):
         return cls(**known, experiment_id=row.id, result=result, error=failed)
 
 
+class PageQuery(Body):
+    """A page, newest first."""
+
+    limit: int = Field(50, ge=1, le=1000)
+    cursor: int | None = Field(None, ge=1, le=2**53, description="`next_cursor` of the page before.")
+
+
+class TaskQuery(PageQuery):
+    status: Status | None = None
+
+
 class TaskPage(BaseModel):
     items: list[TaskReply]
     next_cursor: str | None
@@ -127,6 +138,8 @@ class ExperimentQuery(Body):
     tag: Word | None = None
     sweep_id: Word | None = None
     stage: Word | None = None
+    language: Word | None = Field(None, description="Of the data, such as English.")
+    task: Word | None = Field(None, description="Such as SEQ_CLS.")
     archived: bool | None = False
 
     def filter_for(self, user_id: str) -> ExperimentFilter:
@@ -172,9 +185,15 @@ class NewUser(Body):
     role: Literal["user", "admin"] = "user"
 
 
+class ChangePassword(Body):
+    password: SecretStr = Field(max_length=4096, description="The present one.")
+    new_password: SecretStr = Field(max_length=4096)
+
+
 class ChangeUser(Body):
     disabled: bool | None = None
     role: Literal["user", "admin"] | None = None
+    password: SecretStr | None = Field(None, max_length=4096, description="A new one, for who forgot it.")
 
 
 class AuditQuery(Body):

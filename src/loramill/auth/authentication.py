@@ -15,7 +15,7 @@ from loramill.auth.refresh_tokens import Rotation, end_family, rotate, start_fam
 from loramill.auth.tokens import AccessTokens
 from loramill.auth.users import UserStore
 from loramill.database import Database
-from loramill.errors import LoginFailedError, LoramillError, TokenInvalidError
+from loramill.errors import LoginFailedError, LoramillError, PermissionDeniedError, TokenInvalidError
 from loramill.settings import Settings
 
 
@@ -104,6 +104,26 @@ class Authentication:
             user = end_family(session, refresh_token)
             if user is not None:
                 self.audit.record(session, _holder(user, address), "logout", user.id)
+
+    def change_password(self, user: CurrentUser, password: str, new_password: str, *, address: str) -> None:
+        """Give a user who is signed in another password; every sign-in with the old one ends.
+
+        Raises:
+            PermissionDeniedError: the present password is another one: a stolen token does not replace it.
+            RateLimitedError: too many attempts.
+            ConfigError: the new one may not be used.
+        """
+        with self.database.reading() as session:
+            known = UserStore(session).get(user.id)
+        self.limits.check_login(user.username, address)
+        try:
+            self._check_password(known, password, address)
+        except LoginFailedError:
+            raise PermissionDeniedError("The present password is another one.", fix="Ask an administrator.") from None
+        new_hash = self.passwords.hash(new_password)
+        with self.audit.transaction(user.actor(address), "user.set_password", user.id) as session:
+            UserStore(session).set_password_hash(user.id, new_hash)
+        self.limits.login_succeeded(user.username, address)
 
     def current_user(self, token: str | None) -> CurrentUser:
         """See ``get_current_user``."""

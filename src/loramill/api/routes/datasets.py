@@ -23,10 +23,11 @@ from loramill.api.dataset_schemas import (
 )
 from loramill.api.dependencies import NAME, Address, User
 from loramill.api.routes.experiments import REPORT_POLICY
+from loramill.api.schemas import PageQuery
 from loramill.api.services import AppServices, Services
 from loramill.auth.permissions import CurrentUser, check_task_owner
 from loramill.data.datasets import Dataset, DatasetStore, VersionInfo
-from loramill.errors import NotFoundError, RequestInvalidError
+from loramill.errors import NotFoundError, Problem, RequestInvalidError
 from loramill.jobs.datasets import NewData
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -56,8 +57,11 @@ def own_dataset(
 OwnDataset = Annotated[Dataset, Depends(own_dataset)]
 
 
-def room_to_upload(user: User, services: Services) -> CurrentUser:
-    """Checked before the body is read."""
+def room_to_upload(request: Request, user: User, services: Services) -> CurrentUser:
+    """Checked before the body is read: that it is a file, and that there is room for one."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        fix = "As with: curl --data-binary @reviews.csv '/datasets?filename=reviews.csv'"
+        raise RequestInvalidError([Problem("body", None, "must be the file itself, not a form")], fix=fix)
     services.auth.limits.check_submit(user.id)
     services.datasets.check_room(user.id)
     return user
@@ -80,19 +84,15 @@ async def upload(
 
 
 @router.get("")
-def list_datasets(
-    user: User,
-    services: Services,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Annotated[int | None, Query(ge=1, le=2**53)] = None,
-) -> DatasetPage:
+def list_datasets(query: Annotated[PageQuery, Query()], user: User, services: Services) -> DatasetPage:
     """Your data sets, newest first; an administrator sees everybody's."""
     owner = None if user.is_admin else user.id
     with services.database.reading() as session:
         store = DatasetStore(session)
-        found = store.list_page(owner=owner, before=cursor, limit=limit + 1)
-        items = [DatasetReply.of(dataset, store.versions(dataset)) for dataset in found[:limit]]
-    return DatasetPage(items=items, next_cursor=str(found[limit - 1].number) if len(found) > limit else None)
+        found = store.list_page(owner=owner, before=query.cursor, limit=query.limit + 1)
+        items = [DatasetReply.of(dataset, store.versions(dataset)) for dataset in found[: query.limit]]
+    more = str(found[query.limit - 1].number) if len(found) > query.limit else None
+    return DatasetPage(items=items, next_cursor=more)
 
 
 @router.get("/{dataset_id}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import PlainTextResponse
 from redis import RedisError
@@ -18,6 +20,8 @@ from loramill.tasks.worker import queue_length
 
 router = APIRouter(tags=["health"])
 
+log = logging.getLogger(__name__)
+
 
 @router.get("/health/live")
 def live() -> dict[str, str]:
@@ -32,6 +36,7 @@ def ready(services: Services) -> dict[str, str]:
         with services.database.reading() as session:
             session.execute(text("SELECT 1"))
     except SQLAlchemyError as error:
+        log.warning("The database does not answer: %s", error)
         raise UnavailableError("The database does not answer.") from error
     if _queue_length(services) is None:
         raise UnavailableError("The queue does not answer.")

@@ -31,5 +31,7 @@ def change_quota(
     user_id: Annotated[str, Path(pattern=NAME)], body: ChangeQuota, admin: Admin, services: Services, address: Address
 ) -> UserInfo:
     """Change how much one user may use."""
-    with services.auth.audit.transaction(admin.actor(address), "user.quota", user_id) as session:
-        return UserInfo.of(UserStore(session).set_quota(user_id, body.model_dump(exclude_unset=True)))
+    limits = body.model_dump(exclude_unset=True)
+    target = " ".join([user_id, *(f"{name}={value}" for name, value in limits.items())])
+    with services.auth.audit.transaction(admin.actor(address), "user.quota", target) as session:
+        return UserInfo.of(UserStore(session).set_quota(user_id, limits))

@@ -13,7 +13,7 @@ from loramill.api.dependencies import NAME, Address, User
 from loramill.api.event_stream import follow_events
 from loramill.api.routes.experiments import REPORT_POLICY
 from loramill.api.routes.tasks import IdempotencyKey
-from loramill.api.schemas import CancelReply
+from loramill.api.schemas import CancelReply, PageQuery
 from loramill.api.services import AppServices, Services
 from loramill.api.submitted_config import check_submitted
 from loramill.api.sweep_schemas import SweepAccepted, SweepDetails, SweepPage, SweepReply, SweepRequest, TrialReply
@@ -70,19 +70,14 @@ def submit(
 
 
 @router.get("")
-def sweeps(
-    user: User,
-    services: Services,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Annotated[int | None, Query(ge=1, le=2**53)] = None,
-) -> SweepPage:
+def sweeps(query: Annotated[PageQuery, Query()], user: User, services: Services) -> SweepPage:
     """Your sweeps, newest first; an administrator sees everybody's."""
     owner = None if user.is_admin else user.id
     with services.database.reading() as session:
-        rows = list_sweeps(session, owner=owner, before=cursor, limit=limit + 1)
+        rows = list_sweeps(session, owner=owner, before=query.cursor, limit=query.limit + 1)
         counts = count_trials(session, [row.id for row in rows])
-    items = [SweepReply.of(row, counts[row.id]) for row in rows[:limit]]
-    return SweepPage(items=items, next_cursor=str(rows[limit - 1].number) if len(rows) > limit else None)
+    items = [SweepReply.of(row, counts[row.id]) for row in rows[: query.limit]]
+    return SweepPage(items=items, next_cursor=str(rows[query.limit - 1].number) if len(rows) > query.limit else None)
 
 
 @router.get("/{sweep_id}")

@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from loramill.api.dependencies import Address, OwnTask, User, folder_of
 from loramill.api.event_stream import follow_events
-from loramill.api.schemas import CancelReply, TaskPage, TaskReply, TrainReply, TrainRequest
+from loramill.api.schemas import CancelReply, TaskPage, TaskQuery, TaskReply, TrainReply, TrainRequest
 from loramill.api.services import Services
 from loramill.api.submitted_config import check_submitted
 from loramill.config.load import parse_config
@@ -48,19 +48,13 @@ def train(
 
 
 @router.get("/tasks")
-def tasks(
-    user: User,
-    services: Services,
-    status: Status | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Annotated[int | None, Query(ge=1, le=2**53)] = None,
-) -> TaskPage:
+def tasks(query: Annotated[TaskQuery, Query()], user: User, services: Services) -> TaskPage:
     """Your tasks, newest first; an administrator sees everybody's."""
     owner = None if user.is_admin else user.id
     with services.database.reading() as session:
-        rows = list_tasks(session, owner=owner, status=status, before=cursor, limit=limit + 1)
-    more = str(rows[limit - 1].number) if len(rows) > limit else None
-    return TaskPage(items=[TaskReply.of(row) for row in rows[:limit]], next_cursor=more)
+        rows = list_tasks(session, owner=owner, status=query.status, before=query.cursor, limit=query.limit + 1)
+    more = str(rows[query.limit - 1].number) if len(rows) > query.limit else None
+    return TaskPage(items=[TaskReply.of(row) for row in rows[: query.limit]], next_cursor=more)
 
 
 @router.get("/task/{task_id}")
