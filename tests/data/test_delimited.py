@@ -121,11 +121,12 @@ def test_formulas_stay_text(tmp_path: Path) -> None:
     [
         (b"", EmptyDatasetError),
         (b"\n\n \n", EmptyDatasetError),
+        (b"text,label", EmptyDatasetError),
         (",".join(f"c{number}" for number in range(1_000_000)).encode() + b"\n", DataTooLargeError),
         (b'text,label\n"' + (b"x" * 1000 + b"\n") * 50_000 + b'",1\n', UnreadableDataError),
         (b"text,label\n" + b"just a line\n" * 100, UnreadableDataError),
     ],
-    ids=["empty", "blank", "a million columns", "a value of 50 MB", "no table"],
+    ids=["empty", "blank", "header", "a million columns", "a value of 50 MB", "no table"],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
