@@ -81,3 +81,10 @@ def test_lines_of_charts(theme: str) -> None:
     assert [
         name for name in THEME[f"theme.{theme}.chartCategoricalColors"] if contrast(colour(name), paper) < GRAPHIC
     ] == []
+
+
+def test_a_button_that_cannot_be_pressed_keeps_the_colour_of_its_own() -> None:
+    """The colour for words on the accent is that of the paper, on which such a button stands."""
+    rules = [line for line in CSS.read_text(encoding="utf-8").splitlines() if "kind^=primary" in line]
+    assert rules
+    assert all("button[kind^=primary]:enabled" in rule for rule in rules)
