@@ -125,6 +125,25 @@ def test_the_newer_keys_reach_the_config(shows: Shows, sign_in: SignsIn) -> None
     assert lora["training"]["base_dropout"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("lora.r", 0, "must be at least 1, not 0"),
+        ("training.learning_rate", 1e30, "must be at most 1.0, not 1e+30"),
+        ("training.learning_rate", None, "a value is needed here"),
+    ],
+)
+def test_a_number_that_cannot_be_is_said_below_its_field(
+    key: str, value: float | None, said: str, shows: Shows, sign_in: SignsIn
+) -> None:
+    """And not kept back by the browser, so that the run starts with another one than the reader sees."""
+    test = shows("train", sign_in("numbers"))
+    test.number_input(key=f"form.{key}").set_value(value).run()
+    assert not test.exception
+    assert said in seen(test)
+    assert test.button(key="submit").disabled
+
+
 def test_the_preset_that_the_form_is_equal_to_is_marked(shows: Shows, sign_in: SignsIn) -> None:
     test = shows("train", sign_in("marks"))
     assert test.session_state["preset"] == "quickstart"

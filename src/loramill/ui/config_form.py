@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import streamlit as st
-from annotated_types import Ge, Le
 from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
@@ -39,6 +38,9 @@ FRACTION_STEP = 0.05
 EMPTIED = 3
 """So many required fields at once are emptied by Streamlit, when one comes to the page, and never by a person."""
 
+EXACT = 2**53
+"""Below it ``1.0`` is written as ``1``; above it, the digits of a float would be made up."""
+
 Problems = Mapping[str, str]
 
 
@@ -66,7 +68,7 @@ def as_tree(values: Mapping[str, Any]) -> dict[str, Any]:
     """The config that these values say; only what may be absent is left out, so that the check finds the rest."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
-        if value is not None or type(None) not in _kinds(FIELDS[key].annotation):
+        if value is not None or is_required(key):
             set_key(tree, key, value)
     return tree
 
@@ -92,8 +94,8 @@ def lost_values(form: Mapping[str, Any]) -> dict[str, Any]:
         form: dotted key -> value as the form was left.
     """
     shown = {key: st.session_state.get(state_key(key)) for key in FIELDS}
-    required = [key for key, field in FIELDS.items() if type(None) not in _kinds(field.annotation)]
-    emptied = [key for key in required if form.get(key) not in (None, "") and shown[key] in (None, "")]
+    had = [key for key in FIELDS if is_required(key) and form.get(key) not in (None, "")]
+    emptied = [key for key in had if shown[key] in (None, "")]
     if len(emptied) < EMPTIED:
         return {}
     return {key: value for key, value in form.items() if not shown[key] or _options(key) is not None}
@@ -122,6 +124,15 @@ def about_key(key: str) -> str:
     return t(text) if has_text(text) else FIELDS[key].description or ""
 
 
+def is_required(key: str) -> bool:
+    return type(None) not in _kinds(FIELDS[key].annotation)
+
+
+def is_emptied(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether it is a field with nothing in it that has to say something."""
+    return key in FIELDS and is_required(key) and values.get(key) is None
+
+
 def is_switch(key: str) -> bool:
     """Whether a key is a switch: those stand together, since a row of them is lower than one of fields."""
     return _kinds(FIELDS[key].annotation) == {bool}
@@ -144,22 +155,15 @@ def _by_type(key: str, name: str, label: str, about: str) -> None:
     elif int in kinds or float in kinds:
         _number(key, name, label, about, whole=float not in kinds)
     else:
-        placeholder = t("form.absent") if type(None) in kinds else None
+        placeholder = None if is_required(key) else t("form.absent")
         st.text_input(label, key=name, help=about, placeholder=placeholder)
 
 
 def _number(key: str, name: str, label: str, about: str, *, whole: bool) -> None:
-    low, high = _limits(FIELDS[key])
-    placeholder = t("form.absent") if type(None) in _kinds(FIELDS[key].annotation) else None
-    if whole:
-        limits: dict[str, Any] = {
-            "min_value": None if low is None else int(low),
-            "max_value": None if high is None else int(high),
-        }
-        st.number_input(label, key=name, help=about, step=1, value=None, placeholder=placeholder, **limits)
-        return
-    step = STEPS.get(key, FRACTION_STEP)
-    st.number_input(label, key=name, help=about, step=step, format="%g", value=None, placeholder=placeholder)
+    """Without limits: a browser keeps a number beyond them to itself, and the run would start with the one before."""
+    step: dict[str, Any] = {"step": 1} if whole else {"step": STEPS.get(key, FRACTION_STEP), "format": "%g"}
+    placeholder = None if is_required(key) else t("form.absent")
+    st.number_input(label, key=name, help=about, value=None, placeholder=placeholder, **step)
 
 
 def _choose_or_type(name: str, label: str, about: str, suggestions: list[str]) -> None:
@@ -196,13 +200,6 @@ def _options(key: str) -> list[str] | None:
     return [AUTO, *WORDS] if kinds == {Literal, bool} else None
 
 
-def _limits(field: FieldInfo) -> tuple[float | None, float | None]:
-    inner = [part for member in get_args(field.annotation) for part in getattr(member, "__metadata__", ())]
-    low = next((bound.ge for bound in (*field.metadata, *inner) if isinstance(bound, Ge)), None)
-    high = next((bound.le for bound in (*field.metadata, *inner) if isinstance(bound, Le)), None)
-    return low, high  # type: ignore[return-value]  # bounds of these fields are numbers
-
-
 def _to_widget(key: str, value: Any) -> Any:
     kinds = _kinds(FIELDS[key].annotation)
     if kinds == {Literal, bool}:
@@ -220,7 +217,7 @@ def _from_widget(key: str, shown: Any) -> Any:
         return WORDS.get(shown, AUTO)
     if list in kinds and _options(key) is None:
         return _read_list(shown or "", absent=AUTO if Literal in kinds else None)
-    if isinstance(shown, float) and shown.is_integer():
+    if isinstance(shown, float) and shown.is_integer() and abs(shown) < EXACT:
         return int(shown)
     return None if shown == "" else shown
 

@@ -19,6 +19,7 @@ from loramill.ui.config_form import (
     draw_field,
     fill,
     flatten,
+    is_emptied,
     is_switch,
     lost_values,
     read_values,
@@ -114,8 +115,12 @@ def _summary(preset: dict[str, Any]) -> str:
 
 def found_problems() -> Problems:
     """Dotted key -> what is wrong with it, for the form as it stands."""
-    checked = api().request("POST", "/config/check", json={"config": as_tree(read_values())})
-    return {problem["key"]: _sentence(problem) for problem in checked["problems"]}
+    values = read_values()
+    checked = api().request("POST", "/config/check", json={"config": as_tree(values)})
+    return {
+        problem["key"]: t("form.needed") if is_emptied(problem["key"], values) else _sentence(problem)
+        for problem in checked["problems"]
+    }
 
 
 def _sentence(problem: dict[str, Any]) -> str:
