@@ -63,6 +63,14 @@ def test_the_manifests_are_what_the_chart_renders() -> None:
     assert sorted([*listed, "kustomization.yaml"]) == sorted(written)
 
 
+def test_an_upload_has_room_in_the_pods_that_it_goes_through(found: tuple[Object, ...]) -> None:
+    """The page holds the file as a whole; the API reads two at a time, of a million rows say, in 1.1 GB each."""
+    config = next(one["data"] for one in found if one["metadata"]["name"] == "loramill-config")
+    limits = {name: pod["containers"][0]["resources"]["limits"]["memory"] for name, pod in pods(found).items()}
+    assert int(limits["loramill-ui"].removesuffix("Gi")) * 1024 >= 2 * int(config["LORAMILL_UPLOAD_LIMIT_MB"])
+    assert int(limits["loramill-api"].removesuffix("Gi")) >= 3
+
+
 def test_pods_are_restricted(found: tuple[Object, ...]) -> None:
     """The "restricted" profile of Kubernetes' pod security standards, and a root file system that is read-only."""
     for pod in pods(found).values():

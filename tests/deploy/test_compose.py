@@ -127,9 +127,7 @@ def test_variables_are_ones_that_loramill_reads(environment: dict[str, str]) -> 
 def test_prometheus_scrapes_services_that_are_there(environment: dict[str, str]) -> None:
     scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     jobs = {job["job_name"]: job for job in scraped["scrape_configs"]}
-    found = services(
-        {**environment, "LORAMILL_WORKER_METRICS_PORT": "9100"}
-    )  # which is for a worker on the machine itself
+    found = services({**environment, "LORAMILL_WORKER_METRICS_PORT": "9100"})  # of a worker outside
     for name in ("api", "inference"):
         (target,) = jobs[f"loramill-{name}"]["static_configs"][0]["targets"]
         assert target in {f"{name}:{one['target']}" for one in found[name]["ports"]}
