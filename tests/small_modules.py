@@ -9,6 +9,7 @@ import torch
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
+    DebertaConfig,
     DebertaV2Config,
     GPT2Config,
     ModernBertConfig,
@@ -20,6 +21,7 @@ from small_models import SMALL, VOCABULARY, letter_tokenizer
 
 MODULES: dict[str, PretrainedConfig] = {
     "deberta-v2": DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], pooler_hidden_size=32),
+    "deberta": DebertaConfig(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=-1),
     "modernbert": ModernBertConfig(
         **SMALL,
         pad_token_id=0,

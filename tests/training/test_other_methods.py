@@ -19,6 +19,7 @@ from loramill.engine.peft_format import load_adapter, save_adapter
 from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ConfigError
+from loramill.inference.served_model import LoadedBase
 from loramill.training.export import export_model
 from small_models import padded_inputs, save_small_model, small_base
 from small_modules import save_small_module
@@ -57,6 +58,21 @@ def test_a_family_without_a_fast_path_trains_says_so_and_resumes_exactly(family:
     assert resumed.status == "finished"
     files = [run.final_model / "adapter_model.safetensors" for run in (whole, folder)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_family_that_cannot_compute_in_bfloat16_says_so_and_takes_float32(tmp_path: Path) -> None:
+    model = save_small_module("deberta", tmp_path / "model")
+    config = small_config(model, write_rows(tmp_path / "rows"), training__bf16=True)
+    events: list[dict[str, Any]] = []
+    result, folder = train(config, tmp_path, on_event=events.append)
+    assert result.metrics["system"]["precision"] == "float32"
+    (said,) = [event["message"] for event in events if event.get("message", "").startswith("Computing on")]
+    assert said.endswith("in float32, since deberta cannot in bfloat16.")
+    served = LoadedBase.load(str(model), device=torch.device("cpu"), dtype=torch.bfloat16, needs=BaseNeeds())
+    adapter = load_adapter(folder.final_model, served.frozen, labels=2)
+    rows = served.tokenize(TEXTS, None, max_length=32)
+    logits = predict_logits(AdapterBank(served.frozen, [adapter]), 0, rows)
+    torch.testing.assert_close(logits, final_logits(folder.final_model, model, 2), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("labels", [2, 5])

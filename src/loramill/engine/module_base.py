@@ -23,7 +23,7 @@ from loramill.engine.batching import Batch, Segment
 from loramill.engine.dropout import DropoutStream
 from loramill.engine.linear import Linear
 from loramill.engine.low_rank_adapter import Adapter, AdapterSpec, ParameterRange
-from loramill.engine.module_family import module_architecture
+from loramill.engine.module_family import lacks_bfloat16, module_architecture
 from loramill.engine.module_layers import MethodLayers, PeftHost
 from loramill.errors import ModelError
 
@@ -69,9 +69,11 @@ def load_module_base(
     Args:
         config: the model's ``config.json``.
         folder: what ``from_pretrained`` takes; nothing in it is executed.
-        dtype: bfloat16 computes under autocast, with weights in float32.
+        dtype: bfloat16 computes under autocast, with weights in float32; a family that cannot takes float32.
         base_dropout: keep the module's own dropout while training, as the Transformers Trainer does.
     """
+    if lacks_bfloat16(config):
+        dtype = torch.promote_types(dtype, torch.float32)
     module = TransformersModule(folder, dtype, device, base_dropout=base_dropout)
     return ModuleBase(module_architecture(config), NO_EMBEDDINGS, (), {}, module)
 

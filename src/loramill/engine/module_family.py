@@ -21,6 +21,8 @@ POSITIONS_AFTER_PADDING = (
     "data2vec-text",
 )
 """Families that count positions from the padding token on, as RoBERTa does."""
+FLOAT32_ONLY = ("deberta",)
+"""Families that fill scores of autocast's bfloat16 with the least number of float32, which does not fit."""
 UNLIMITED_POSITIONS = 8192
 """Longest text of a family with relative positions only: as much as ``data.max_length`` allows."""
 
@@ -32,6 +34,12 @@ def lacks_fast_path(config: Mapping[str, object]) -> str | None:
     except ModelError as error:
         return error.message
     return None
+
+
+def lacks_bfloat16(config: Mapping[str, object]) -> str | None:
+    """Why a model has to compute in float32, in a few words; ``None`` when it need not."""
+    model_type = config.get("model_type")
+    return f"since {model_type} cannot in bfloat16" if model_type in FLOAT32_ONLY else None
 
 
 def module_architecture(config: Mapping[str, object]) -> Architecture:

@@ -50,18 +50,23 @@ class ComputeDevice:
         return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
 
 
-def choose_device(name: str = "auto", bf16: Literal["auto"] | bool = "auto") -> ComputeDevice:
+def choose_device(
+    name: str = "auto", bf16: Literal["auto"] | bool = "auto", *, why_float32: str | None = None
+) -> ComputeDevice:
     """The named device, or the best there is: CUDA, then MPS, then the CPU.
 
     Args:
         name: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:<index>``.
         bf16: ``auto`` means bfloat16 exactly where the hardware multiplies it faster than float32.
+        why_float32: what rules bfloat16 out, whatever ``bf16`` says.
 
     Raises:
         ConfigError: the named device is not there.
     """
     device, why = _find(name)
-    if bf16 == "auto":
+    if why_float32:
+        fast, precision = False, f"float32, {why_float32}"
+    elif bf16 == "auto":
         fast = has_fast_bf16(device)
         precision = "bfloat16, which this hardware multiplies faster" if fast else "float32"
     else:

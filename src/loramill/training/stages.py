@@ -19,7 +19,7 @@ from loramill.engine.base import FrozenBase
 from loramill.engine.families import check_layers, choose_sites, read_architecture
 from loramill.engine.low_rank_adapter import Adapter, AdapterSpec
 from loramill.engine.module_base import ModuleBase
-from loramill.engine.module_family import lacks_fast_path, module_architecture
+from loramill.engine.module_family import lacks_bfloat16, lacks_fast_path, module_architecture
 from loramill.engine.step import LabelledTokens
 from loramill.engine.tokenizer import count_tokens, load_tokenizer, tokenize
 from loramill.errors import ConfigError, DataRefusedError, Problem, ResumeError
@@ -73,6 +73,8 @@ def set_up(
         torch.set_num_threads(config.system.num_threads)
     compute = choose_device(config.training.device, config.training.bf16)
     files = locate_base_model(config.model.name)
+    if reason := lacks_bfloat16(files.config):
+        compute = choose_device(config.training.device, why_float32=reason)
     if processes.main:
         folder.write_config(dump_config(config))
         folder.write_environment(describe_environment())
