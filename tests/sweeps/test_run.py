@@ -120,6 +120,17 @@ def test_trials_may_have_different_numbers_of_classes_where_the_base_runs_throug
     assert [len(outcome.metrics["eval"]["per_class"]) for outcome in outcomes] == [2, 3]
 
 
+def test_the_machine_is_watched_in_the_events_of_every_trial(tmp_path: Path) -> None:
+    heard: dict[str, list[Any]] = {}
+    trials = [
+        replace(trial, emit=heard.setdefault(trial.folder.id, []).append)
+        for trial in make_trials(tmp_path, RATES[2:], [])
+    ]
+    sweep(tmp_path, trials)
+    for events in heard.values():
+        assert next(event for event in events if event["type"] == "resource")["rss_bytes"] > 0
+
+
 def test_trials_are_told_apart_while_all_of_them_still_guess(tmp_path: Path) -> None:
     trials = make_trials(tmp_path, (1e-6, 3e-6, 1e-5, 3e-5), [])
     outcomes = sweep(tmp_path, trials, halving=Halving(keep=4, rungs=1, rows=32))

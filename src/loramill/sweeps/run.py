@@ -17,6 +17,7 @@ from loramill.engine.base import FrozenBase
 from loramill.errors import ConfigError, DataError, LoramillError, ModelError, NotFoundError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.monitor.performance import PerformanceMonitor
+from loramill.monitor.resources import ResourceSample
 from loramill.sweeps.capacity import split_by_memory
 from loramill.sweeps.entry import Entry
 from loramill.sweeps.halving import Halving
@@ -32,6 +33,8 @@ from loramill.training.trial import EventSink
 TrialStatus = Literal["finished", "pruned", "stopped", "failed"]
 UNTRAINABLE = (ConfigError, DataError, ModelError, NotFoundError)
 """What is wrong with a trial's own base, rows or config, and no matter of the others."""
+EVENTS_A_SECOND = 50
+"""Readings of the machine in the events of all trials together: writing them must not slow the pass down."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,11 @@ def _run(
     if not entries:
         return
     bank = AdapterBank(shared.base, [entry.run.trial.adapter for entry in entries])
-    with PerformanceMonitor(entries[0].context.folder.path) as monitor:
+    with PerformanceMonitor(
+        entries[0].context.folder.path,
+        interval=max(1.0, len(entries) / EVENTS_A_SECOND),
+        on_sample=_telling_all(entries),
+    ) as monitor:
         runs = [entry.run for entry in entries]
         if halving:
             stopped = train_rung_by_rung(bank, entries, halving, should_stop=should_stop, observer=monitor)
@@ -201,6 +208,16 @@ def _run(
         yield from (TrialOutcome(entry.context.folder.id, "stopped") for entry in going)
     elif going:
         yield from _finish(going, shared.base, monitor.summary())
+
+
+def _telling_all(entries: Sequence[Entry]) -> Callable[[ResourceSample], None]:
+    """A reading of the machine is an event of every trial."""
+
+    def tell(sample: ResourceSample) -> None:
+        for entry in entries:
+            entry.context.emit_resources(sample)
+
+    return tell
 
 
 def _finish(entries: Sequence[Entry], base: FrozenBase, system: dict[str, Any]) -> Iterator[TrialOutcome]:
