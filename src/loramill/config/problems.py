@@ -87,11 +87,7 @@ def _involves(problem: Problem, known: Sequence[Problem]) -> bool:
 def _problem(detail: Any) -> Problem:
     key, value = _dotted(detail["loc"]) or "config", detail["input"]  # a key that is no text is not in its own place
     if detail["type"] == "extra_forbidden":
-        nearest = nearest_key(key)
-        if nearest == key:  # one name with a dot in it
-            section, _, leaf = key.rpartition(".")
-            return Problem(key, excerpt(value), f"must stand as '{leaf}' below '{section}'")
-        return Problem(key, excerpt(value), "unknown key", nearest)
+        return _unknown_key(key, value)
     if detail["type"] in ALLOWED:
         message = f"must be {ALLOWED[detail['type']].format(**detail.get('ctx', {}))}"
         return Problem(key, excerpt(value), f"{message}, not {_shown(value)}")
@@ -101,6 +97,14 @@ def _problem(detail: Any) -> Problem:
         section = value if isinstance(value, Mapping) else value.model_dump()
         return Problem(f"{key}.{leaf}".lstrip("."), excerpt(section.get(leaf)), message)
     return Problem(key, excerpt(value), f"{message}, not {_shown(value)}")
+
+
+def _unknown_key(key: str, value: object) -> Problem:
+    nearest = nearest_key(key)
+    if nearest != key:
+        return Problem(key, excerpt(value), "unknown key", nearest)
+    section, _, leaf = key.rpartition(".")  # one name with a dot in it
+    return Problem(key, excerpt(value), f"must stand as '{leaf}' below '{section}'")
 
 
 def _dotted(location: Sequence[int | str]) -> str:
