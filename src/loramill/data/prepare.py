@@ -167,7 +167,8 @@ def _split(
     if not len(held_in) or not len(held_out):
         raise EmptyDatasetError(
             f"{source.origin} has too few different rows to hold some out.",
-            fix="Add rows: at least two different texts for each class.",
+            fix="Add rows: at least two different texts for each class. Where the labels are whole numbers to predict, "
+            "set model.num_labels to 1 (regression).",
         )
     return train.take(held_in), replace(train.take(held_out), name=HELD_OUT)
 
