@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from loramill.engine.step import LabelledTokens, StepResult
 from loramill.engine.token_rows import TokenRows
-from loramill.errors import NonFiniteLossError
+from loramill.errors import ConfigError, NonFiniteLossError
 from loramill.training.evaluation import best_metric_value, choosing_metric, measured_value
 from loramill.training.trial import StepPlan, Trial
 from saving_trial import SavingTrial, take
@@ -149,6 +149,12 @@ def test_regression_is_judged_by_its_loss_unless_told_otherwise() -> None:
     assert choosing_metric("accuracy", "regression") == "loss"
     assert choosing_metric("eval_pearson", "regression") == "eval_pearson"
     assert choosing_metric("accuracy", "multi_label_classification") == "accuracy"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("f1", "f1_macro"), ("eval_f1", "f1_macro"), ("eval_acuracy", "accuracy")])
+def test_a_metric_that_is_not_measured_has_a_nearest_one(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
+        choosing_metric(name, "single_label_classification")
 
 
 def test_progress_survives_a_checkpoint_exactly(saving: SavingTrial) -> None:

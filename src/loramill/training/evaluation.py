@@ -127,9 +127,10 @@ def choosing_metric(name: str, problem_type: ProblemType) -> str:
     """
     if problem_type == "regression" and name == "accuracy":
         return "loss"
-    measured = MEASURED[problem_type]
-    if name.removeprefix("eval_") not in measured:
-        near = difflib.get_close_matches(name, measured, n=1)
+    measured, plain = MEASURED[problem_type], name.removeprefix("eval_")
+    if plain not in measured:
+        near = [known for known in measured if known.startswith(f"{plain}_")]  # f1 is short for f1_macro
+        near = near or difflib.get_close_matches(plain, measured, n=1)
         message = f"an evaluation of {problem_type.replace('_', ' ')} measures {', '.join(measured)}"
         raise ConfigError([Problem("training.metric_for_best_model", name, message, near[0] if near else None)])
     return name
