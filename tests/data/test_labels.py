@@ -21,6 +21,7 @@ def canonical(values: list[object], names: tuple[str, ...] | None = None, kind: 
         ([0.0, 1.0, float("nan")], ["0", "1", None]),
         (["0", "1.0", ""], ["0", "1", None]),
         ([True, False], ["true", "false"]),
+        (["True", "FALSE", "false", ""], ["true", "false", "false", None]),
         ([" good ", "bad", "  "], ["good", "bad", None]),
         ([0.1, 0.25], ["0.1", "0.25"]),
         (["0.10", "2.0"], ["0.1", "2"]),

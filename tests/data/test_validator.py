@@ -123,6 +123,7 @@ LABEL_FAULTS = [
     ("label_not_a_number", ["0", "1"], "positive"),
     ("label_spelling", ["good", "bad"], "Good"),
     ("label_spelling", ["very good", "bad"], "very_good"),
+    ("label_spelling", [0, 1], True),
     ("label_outlier", [0.25, 0.5], 1e9),
     ("label_list_empty", [["a"], ["b", "a"]], []),
 ]
@@ -138,6 +139,18 @@ def test_a_planted_fault_of_a_label_is_found_in_its_row(
     rows[AT]["label"] = wrong
     report = validate(load, write_rows(tmp_path / "rows.jsonl", rows))
     assert [(finding.row, finding.column) for finding in found(report, code)] == [(AT, "label")]
+
+
+def test_truth_values_and_numbers_are_two_spellings_of_two_labels(load: Load, tmp_path: Path) -> None:
+    rows = records(clean_texts(ROWS))
+    for number, row in enumerate(rows):
+        row["label"] = [0, 1, "False", True, False, True][number % 6]
+    report = validate(load, write_rows(tmp_path / "rows.jsonl", rows))
+    assert {finding.code for finding in report.findings} == {"label_imbalance", "label_spelling"}
+    assert {finding.fix for finding in found(report, "label_spelling")} == {
+        "Write it as '0', like the other rows.",
+        "Write it as '1', like the other rows.",
+    }
 
 
 def test_copies_contradictions_and_near_copies_are_found(load: Load, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 MAX_CLASSES = 10_000
 BINARY = ({"0", "1"}, {"false", "true"})
+TRUTH = {"false": "0", "true": "1"}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 PADDED = re.compile(r"[+-]?0\d.*", re.ASCII)
 """A number with zeros before it, as codes have them."""
@@ -150,14 +151,19 @@ def count_labels(labels: pa.Array) -> dict[str, int]:
 def preferred_spellings(*counts: Mapping[str, int]) -> dict[str, str]:
     """Label -> the most frequent label that differs from it only in case, blanks, hyphens and underscores.
 
+    Where all labels are truth values and 0 and 1, those are two spellings of the same, too.
+
     Args:
         counts: label -> rows, for each split; a spelling of an earlier one goes before all of later ones.
     """
     common: dict[str, str] = {}
+    seen = {label: _folded(label) for counted in counts for label in counted}
+    if all(folded in ("0", "1", *TRUTH) for folded in seen.values()):
+        seen = {label: TRUTH.get(folded, folded) for label, folded in seen.items()}
     for counted in counts:
-        for label in sorted(counted, key=lambda label: (-counted[label], label)):
-            common.setdefault(_folded(label), label)
-    return {label: common[_folded(label)] for counted in counts for label in counted}
+        for label in sorted(counted, key=lambda label: (label.casefold() in TRUTH, -counted[label], label)):
+            common.setdefault(seen[label], label)
+    return {label: common[folded] for label, folded in seen.items()}
 
 
 def canonical_number(label: str) -> float | None:
@@ -177,6 +183,8 @@ def _spellings(written: Sequence[str | None], names: Sequence[str] | None) -> li
     values = _numeric([text for text in stripped if text is not None])
     if values and names:
         return [None if text is None else _class_number(values[text], len(names)) for text in stripped]
+    if all(text is None or text.lower() in TRUTH for text in stripped):
+        return [None if text is None else text.lower() for text in stripped]
     if not values or any(PADDED.fullmatch(text) for text in values):
         return stripped
     return [None if text is None else _spelled_number(text, values[text]) for text in stripped]

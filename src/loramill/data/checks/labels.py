@@ -40,7 +40,7 @@ def check_labels(rows: SplitRows, spellings: Mapping[str, str]) -> Iterator[Hits
     counts = count_labels(rows.labels)
     yield from missing_labels(rows)
     yield from empty_label_lists(rows)
-    yield from mixed_labels(rows, counts)
+    yield from mixed_labels(rows, counts, spellings)
     yield from spelling_variants(rows, counts, spellings)
     yield from outlying_numbers(rows, counts)
     if counts and not is_regression(counts):
@@ -83,9 +83,9 @@ def empty_label_lists(rows: SplitRows) -> Iterator[Hits]:
             yield _hits(rows, "label_list_empty", "info", found, "Kept as: no class applies. Is that meant?")
 
 
-def mixed_labels(rows: SplitRows, counts: dict[str, int]) -> Iterator[Hits]:
+def mixed_labels(rows: SplitRows, counts: dict[str, int], spellings: Mapping[str, str]) -> Iterator[Hits]:
     """Nearly all labels are numbers, and a few are not ("nan", "n/a", "five"): those few are slips."""
-    wrong = [label for label in counts if canonical_number(label) is None]
+    wrong = [label for label in counts if canonical_number(spellings[label]) is None]
     numeric = sum(count for label, count in counts.items() if label not in wrong)
     if not wrong or numeric < NUMERIC_SHARE * sum(counts.values()):
         return
