@@ -45,14 +45,18 @@ def test_text_decoded_with_the_wrong_encoding_is_found_and_repaired(text: str, w
         ("<BR />", " "),
         ("One&lt;br /&gt;two &amp; three", "One two & three"),
         ('<a title="a &gt; b">link</a>', " link "),
+        ("<strike>so</strike> <del>much</del> <noscript>more</noscript>", " so   much   more "),
+        ("it costs 5 &euro;, &pound;4 or &frac12; &trade;", "it costs 5 €, £4 or ½ ™"),
+        ("Stra&szlig;e &ntilde; &bull; &AMP;", "Straße ñ • &"),
     ],
 )
-def test_markup_is_taken_out(text: str, plain: str) -> None:
+def test_markup_is_found_and_taken_out(text: str, plain: str) -> None:
+    assert any(rule.find(array(text))[0] for rule in text_rules(ValidationRules()) if rule.code.startswith("html_"))
     assert without_html(array(text)).to_pylist() == [plain]
 
 
 @pytest.mark.parametrize(
-    "text", ["a < b > c", "I <3 you", "<unk> token", "List<String> is a type", "x<y>z", "->", "<<"]
+    "text", ["a < b > c", "I <3 you", "<unk> token", "List<String> is a type", "x<y>z", "->", "<<", "R&D; &x;"]
 )
 def test_angle_brackets_alone_are_no_markup(text: str) -> None:
     assert is_html(array(text)).tolist() == [False]

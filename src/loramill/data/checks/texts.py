@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import html.entities
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     from pyarrow import LargeStringArray as Texts
 
 HTML_NAMES = (
-    "a|abbr|article|b|blockquote|body|br|button|center|code|dd|div|dl|dt|em|font|footer|form|h[1-6]|head|header|hr|html"
-    "|i|iframe|img|input|label|li|link|main|meta|nav|ol|option|p|pre|q|s|script|section|select|small|span|strong|style"
-    "|sub|sup|svg|table|tbody|td|th|thead|title|tr|tt|u|ul|video"
+    "a|abbr|acronym|article|aside|audio|b|big|blockquote|body|br|button|canvas|caption|center|cite|code|colgroup|dd|del"
+    "|details|dfn|div|dl|dt|em|embed|fieldset|figcaption|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img"
+    "|input|ins|kbd|label|legend|li|link|main|mark|marquee|meta|nav|nobr|noscript|ol|option|p|pre|q|s|samp|script|section"
+    "|select|small|span|strike|strong|style|sub|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video|wbr"
 )
+"""Elements of HTML, but for those whose names people write in angle brackets themselves: ``<time>``, ``<object>``."""
 HTML_TAG = rf"(?i)</?({HTML_NAMES})(\s[^<>]{{0,500}})?/?>|<!--|<!doctype"
 HTML_REMOVED = rf"(?is)<(script|style)\b.*?</(script|style)\s*>|<!--.*?-->|</?({HTML_NAMES})(\s[^<>]{{0,500}})?/?>"
-HTML_ENTITY = (
-    r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos|nbsp|hellip|mdash|ndash|[lr]squo|[lr]dquo|copy|reg"
-    r"|[a-zA-Z](acute|grave|uml|circ|tilde|cedil|ring|slash));"
-)
+HTML_ENTITY = rf"&(#[0-9]{{1,7}}|#[xX][0-9a-fA-F]{{1,6}}|apos|AMP|LT|GT|QUOT|{'|'.join(html.entities.name2codepoint)});"
 CONTROL = r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\x{0080}-\x{009f}]"
 INVISIBLE = r"[\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{2066}-\x{2069}\x{feff}]"
 ENCODED_TWICE = r"[\x{00c2}-\x{00f4}][\x{0080}-\x{00bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|锟斤拷|烫烫烫"
