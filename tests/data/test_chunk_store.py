@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,12 +73,21 @@ def test_a_chunk_in_two_packs_survives_garbage_collection(tmp_path: Path) -> Non
     assert list(ChunkStore(tmp_path).read([live.id])) == [live.content]
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed"])
-def test_a_damaged_pack_is_named(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda content: content[:-4],
+        lambda content: content[:12] + b"\xff\xff\xff\xff" + content[16:],
+        lambda content: content[:-18] + b"\xff" + content[-17:],
+        lambda content: content.replace(b"],[", b",,,"),
+        lambda content: content[:-16] + (2).to_bytes(8, "little") + content[-8:],
+    ],
+    ids=["cut", "chunk", "index", "index no JSON", "index too short"],
+)
+def test_a_damaged_pack_is_named(tmp_path: Path, damaged: Callable[[bytes], bytes]) -> None:
     add(ChunkStore(tmp_path), "a", "b")
     path = next(tmp_path.glob("*.pack"))
-    content = path.read_bytes()
-    path.write_bytes(content[:-4] if damage == "cut" else content[:12] + b"\xff\xff\xff\xff" + content[16:])
+    path.write_bytes(damaged(path.read_bytes()))
     with pytest.raises(CorruptFileError, match="damaged"):
         list(ChunkStore(tmp_path).read([chunk("a")[0].id]))
 

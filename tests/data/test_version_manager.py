@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -195,3 +196,37 @@ for number in range(int(sys.argv[2]), int(sys.argv[2]) + int(sys.argv[3])):
 
 def _writer(folder: Path, first: int, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(first), str(count)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 5},
+        {"label_counts": {"0": 1}},
+        {"several_labels": True},
+        {"columns": ["text", "text_pair", "label"]},
+        {"chunks": None},
+        {"unheard_of": 1},
+        {"parents": None, "columns": None},
+    ],
+    ids=str,
+)
+def test_a_description_that_was_edited_is_found(
+    manager: DataVersionManager, tmp_path: Path, make_rows: MakeRows, change: dict[str, object]
+) -> None:
+    version = manager.create(make_rows(clean_texts(10), ["0", "1"] * 5)).version
+    path = tmp_path / "data" / "metadata" / "versions" / f"{version.id}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CorruptFileError, match=version.id):
+        manager.verify(manager.get(version.id))
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": 1}', "3"])
+def test_documents_of_the_store_that_are_something_else_are_named(
+    manager: DataVersionManager, tmp_path: Path, make_rows: MakeRows, content: str
+) -> None:
+    version = manager.create(make_rows(clean_texts(10), ["0", "1"] * 5)).version
+    path = tmp_path / "data" / "metadata" / "versions" / f"{version.id}.json"
+    path.write_text(content)
+    with pytest.raises(CorruptFileError, match=version.id):
+        manager.versions()

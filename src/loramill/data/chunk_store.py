@@ -201,10 +201,17 @@ def read_index(pack: Path) -> dict[str, Place]:
         footer = file.read()
         length = int.from_bytes(footer[:8], "little")
         if len(footer) != FOOTER or footer[8:] != MAGIC or length > size:
-            raise CorruptFileError(f"{pack} is damaged.", fix="Restore the data folder from a backup.")
-        file.seek(size - FOOTER - length)
-        entries = json.loads(file.read(length))
-    return {entry[0]: Place(pack, *entry[1:]) for entry in entries}
+            raise _damaged(pack)
+        file.seek(max(0, size - FOOTER - length))
+        index = file.read(length)
+    try:
+        return {entry[0]: Place(pack, *entry[1:]) for entry in json.loads(index)}
+    except (LookupError, TypeError, ValueError):
+        raise _damaged(pack) from None
+
+
+def _damaged(pack: Path) -> CorruptFileError:
+    return CorruptFileError(f"{pack} is damaged.", fix="Restore the data folder from a backup.")
 
 
 def _decompress(packed: bytes, place: Place) -> bytes:

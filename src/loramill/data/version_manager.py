@@ -26,6 +26,7 @@ from loramill.data.versions import (
     DataVersion,
     Stored,
     character_statistics,
+    describes,
     label_counts,
     one_array,
     stored_columns,
@@ -76,7 +77,7 @@ class DataVersionManager:
                 rows=len(rows),
                 columns=tuple(columns),
                 several_labels=rows.has_several_labels,
-                label_counts=label_counts(rows),
+                label_counts=label_counts(rows.labels),
                 characters=character_statistics(rows),
                 chunks=tuple(chunks),
                 label_names=tuple(label_names) if label_names else None,
@@ -136,6 +137,8 @@ class DataVersionManager:
         except FileNotFoundError:  # garbage collection moved the chunks to another pack just now
             contents = list(ChunkStore(self._packs).read(chunk_ids))
         parts = [decode_chunk(content, chunk_id) for content, chunk_id in zip(contents, chunk_ids, strict=True)]
+        if any(len(part) != len(version.columns) for part in parts):
+            raise _damaged(version.id)
         columns = [
             pa.chunked_array([part[number] for part in parts], pa.large_string())
             for number in range(len(version.columns))
@@ -143,14 +146,14 @@ class DataVersionManager:
         return pa.Table.from_arrays(columns, names=list(version.columns))
 
     def verify(self, version: DataVersion) -> None:
-        """Read every row and compare with the id.
+        """Read every row and compare with the id and the description.
 
         Raises:
             CorruptFileError: the rows are not the ones that were stored.
         """
         table = self.chunk_table(version, [chunk_id for chunk_id, _ in version.chunks])
-        if rows_id([one_array(column) for column in table.columns]) != version.id:
-            raise CorruptFileError(f"Data version {version.id} is damaged.", fix="Restore the data from a backup.")
+        if rows_id([one_array(column) for column in table.columns]) != version.id or not describes(version, table):
+            raise _damaged(version.id)
 
     def tags(self) -> dict[str, str]:
         """Tag -> version id."""
@@ -247,10 +250,17 @@ class DataVersionManager:
         values = _read_json(self._manifest(version_id))
         if values is None:
             raise NotFoundError(f"There is no data version {version_id}.", fix="It was deleted meanwhile.")
-        for name in ("columns", "label_names", "parents"):
-            values[name] = tuple(values[name]) if values[name] is not None else None
-        values["chunks"] = tuple((chunk_id, rows) for chunk_id, rows in values["chunks"])
-        return DataVersion(**values)
+        try:
+            names = values["label_names"]
+            described = {
+                "columns": tuple(values["columns"]),
+                "parents": tuple(values["parents"]),
+                "label_names": None if names is None else tuple(names),
+                "chunks": tuple((chunk_id, rows) for chunk_id, rows in values["chunks"]),
+            }
+            return DataVersion(**{**values, **described})
+        except (LookupError, TypeError, ValueError):
+            raise _damaged(version_id) from None
 
     def _write_tags(self, tags: Mapping[str, str]) -> None:
         write_json(self._tags, dict(sorted(tags.items())))
@@ -265,6 +275,10 @@ class DataVersionManager:
                 self._manifests.mkdir(parents=True, exist_ok=True)
                 held.enter_context(FileLock(self._manifests.parent / ".lock"))
             yield
+
+
+def _damaged(version_id: str) -> CorruptFileError:
+    return CorruptFileError(f"Data version {version_id} is damaged.", fix="Restore the data from a backup.")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -89,9 +89,18 @@ def with_label_lists(table: pa.Table) -> pa.Table:
     return table.set_column(table.num_columns - 1, "label", pa.array(lists, pa.list_(pa.string())))
 
 
-def label_counts(rows: SplitRows, most: int = 1000) -> dict[str, int]:
+def describes(version: DataVersion, table: pa.Table) -> bool:
+    """Whether a description fits its rows, as they are stored: one text a column."""
+    try:
+        labels = with_label_lists(table)["label"] if version.several_labels else table["label"]
+    except (ValueError, TypeError):  # the labels are no lists
+        return False
+    return len(table) == version.rows and label_counts(labels.combine_chunks()) == version.label_counts
+
+
+def label_counts(labels: pa.Array, most: int = 1000) -> dict[str, int]:
     """Rows of each label; nothing for regression and the like, where nearly every label is another one."""
-    counts = count_labels(rows.labels)
+    counts = count_labels(labels)
     return counts if len(counts) <= most else {}
 
 
