@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from datetime import datetime, timedelta
@@ -16,8 +17,8 @@ from loramill.errors import PermissionDeniedError
 from loramill.settings import Settings
 
 
-def run(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [*arguments], catch_exceptions=False, env={"COLUMNS": "200"})
+def run(*arguments: str, code: int = 0, columns: int = 200) -> str:
+    result = CliRunner().invoke(app, [*arguments], catch_exceptions=False, env={"COLUMNS": str(columns)})
     assert result.exit_code == code, result.output
     return result.stdout
 
@@ -66,6 +67,24 @@ def test_a_table_shows_a_target_as_it_is(audit: AuditLog) -> None:
     assert "u2_[bold]run[/bold] :smile:" in table
     assert "permission_denied" in table
     assert "192.0.2.1" in table
+
+
+def test_a_narrow_terminal_loses_nothing(audit: AuditLog) -> None:
+    row = (
+        "environment",
+        "user.set_role.user, user.disable",
+        "ok",
+        "u1_a_long_name_20260131_180000",
+        "2001:db8::8a2e:370:7334",
+    )
+    with audit.transaction(Actor(row[0], None, row[4]), row[1], row[3]):
+        pass
+    lines = run("show", "--limit", "1", columns=80).splitlines()
+    heading = next(line for line in lines if " from" in line)
+    edges = [heading.index(name) for name in ("who", "action", "result", "target", "from")] + [80]
+    assert tuple(
+        "".join(line[start:end].strip() for line in lines[3:]) for start, end in itertools.pairwise(edges)
+    ) == tuple(text.replace(", ", ",") for text in row)
 
 
 def test_an_intact_log_is_said_to_be_so(audit: AuditLog) -> None:

@@ -71,10 +71,10 @@ def _console() -> Console:
 
 def _table(entries: list[AuditEntry]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("row", "time", "who", "action", "result"):
+    for heading in ("row", "time"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("target", "from"):
-        table.add_column(heading, overflow="fold", min_width=8)
+    for heading in ("who", "action", "result", "target", "from"):
+        table.add_column(heading, overflow="fold")
     for entry in entries:
         time = f"{datetime.fromtimestamp(entry.time / 1e6).astimezone():%Y-%m-%d %H:%M}"
         who = entry.user_id or "nobody"
