@@ -229,6 +229,10 @@ class Client(ApiSession):
         """The sweep once it has ended, as ``wait``."""
         return _wait(lambda: self.sweep(sweep_id), lambda sweep: sweep["status"], f"Sweep {sweep_id}", seconds)
 
+    def change_password(self, password: str, new_password: str) -> None:
+        """Change one's own password; every sign-in ends, this one too. Raises ``ApiError`` (403): it is another one."""
+        self.request("POST", "/users/me/password", json={"password": password, "new_password": new_password})
+
     def _of_version(self, dataset_id: str, what: str, version: int | None) -> Any:
         query = {} if version is None else {"version": version}
         return self.request("GET", f"/datasets/{dataset_id}/{what}", params=query, timeout=UPLOAD_SECONDS)
