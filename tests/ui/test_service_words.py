@@ -110,8 +110,10 @@ def test_a_text_in_another_script() -> None:
 
 def test_a_failed_job_is_told_without_the_advice() -> None:
     message = "The base model 'a or b' is not in the local cache, and the hub is away. Check the name and the network."
-    assert translate(message, "zh-TW") == "本機快取沒有基礎模型 'a or b'，Hub 也無法提供（is away）。"
+    assert translate(message, "zh-TW") == "本機快取沒有基礎模型 'a or b'，Hub 無法連線。"
     assert translate(message, "en") == message
+    message = "The data set glue/sst2 is not in the local cache, and the hub is away. Check data.dataset_name."
+    assert translate(message, "zh-TW") == "本機快取沒有資料集 glue/sst2，也無法連線到 Hub。"
 
 
 def test_what_nobody_knows_stays() -> None:

@@ -255,13 +255,17 @@ def find_declared(names: Sequence[str], label_column: str | None) -> str | None:
 
 
 def _hub_error(config: DataConfig, error: Exception, reachable: bool) -> DatasetNotFoundError:
+    name = _hub_name(config)
     if reachable:
-        what = f"could not be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        message = (
+            f"The data set {name} could not be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+        )
     else:
         told = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-        what = "is not in the local cache, and " + ("HF_HUB_OFFLINE forbids the hub" if told else "the hub is away")
+        why = "HF_HUB_OFFLINE forbids the hub" if told else "the hub is away"
+        message = f"The data set {name} is not in the local cache, and {why}."
     return DatasetNotFoundError(
-        f"The data set {_hub_name(config)} {what}.",
+        message,
         fix=f"Check data.dataset_name and data.dataset_config. {WAYS_OUT}",
     )
 
