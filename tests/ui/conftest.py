@@ -128,7 +128,7 @@ def finish(services: AppServices, folder: ExperimentFolder, status: Status, log:
 def shows() -> Shows:
     """Draws one page for somebody, and returns what is seen; nothing may have failed unexpectedly."""
 
-    def show(page: str, person: SignIn, language: str = "en", **query: str) -> AppTest:
+    def show(page: str, person: SignIn, /, language: str = "en", **query: str) -> AppTest:
         test = AppTest.from_string(SCRIPT.format(page=page), default_timeout=120)
         test.session_state["sign_in"] = person
         test.session_state["language"] = language

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -205,6 +206,24 @@ def test_experiments_are_listed_filtered_and_compared(shows: Shows, sign_in: Sig
     assert "first" in seen(test)
 
 
+def test_a_reload_keeps_the_page_and_its_number(
+    shows: Shows, sign_in: SignsIn, add_run: AddRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loramill.ui.pages.experiments.PAGE", 1)
+    person = sign_in("turns")
+    for name in ("first", "second", "third"):
+        add_run(person.user_id, name)
+    test = shows("experiments", person)
+    for _ in range(2):
+        test.button(key="page_next").click().run()
+    reloaded = shows("experiments", person, **test.query_params)
+    for page, name in ((3, "first"), (2, "second"), (1, "third")):
+        assert list(reloaded.dataframe[0].value["name"]) == [name]
+        assert f"page {page} of 3" in seen(reloaded)
+        if page > 1:
+            reloaded.button(key="page_back").click().run()
+
+
 def test_ticks_do_not_pass_to_rows_that_take_the_places_of_others() -> None:
     keys = {key_for_rows("table", ids) for ids in (["a", "b"], ["b", "a"], ["c", "a", "b"], ["a"])}
     assert len(keys) == 4
@@ -227,6 +246,28 @@ def test_nobody_sees_what_is_not_theirs(shows: Shows, sign_in: SignsIn, add_run:
         test = shows(page, sign_in("stranger"), **query)
         assert "secret" not in seen(test)
         assert len(test.dataframe) == 0
+
+
+def test_data_whose_labels_are_numbers_has_no_classes(shows: Shows, sign_in: SignsIn, tmp_path: Path) -> None:
+    person = sign_in("numbers")
+    file = tmp_path / "rated.csv"
+    file.write_text("text,label\n" + "".join(f"film number {row},{row / 7:.2f}\n" for row in range(1, 40)))
+    dataset = person.client.upload(file, name="rated")["dataset_id"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        said = seen(shows("data", person, dataset=dataset))
+    assert read_texts("en")["data.no_classes"] in said
+    assert read_texts("en")["data.balanced"] not in said
+
+
+def test_what_cleaning_changed_is_said_in_the_readers_language(shows: Shows, sign_in: SignsIn, tmp_path: Path) -> None:
+    person = sign_in("cleans")
+    file = tmp_path / "marked.csv"
+    file.write_text("text,label\n" + "".join(f"<b>film</b> number {row},{row % 2}\n" for row in range(20)))
+    dataset = person.client.upload(file, name="marked")["dataset_id"]
+    person.client.clean_dataset(dataset, version=1, rules={"remove_html": True})
+    changes = shows("data", person, "zh-TW", dataset=dataset, tab="versions").dataframe[0].value
+    assert "HTML 標籤: 修復 20 筆" in changes[read_texts("zh-TW")["column.changes"]][0]
 
 
 def test_an_administrator_sees_people_and_the_audit_log(shows: Shows, sign_in: SignsIn) -> None:

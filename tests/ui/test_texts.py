@@ -18,8 +18,8 @@ ENGLISH_ELSEWHERE = ("about.", "fix.", "preset.", "todo.")
 """Texts that the schema and the service have in English already."""
 
 FAMILIES = (
-    "about", "chart", "diff", "error", "field", "finding", "fix", "kind", "metric", "nav", "option", "preset", "quota",
-    "role", "sampler", "section", "severity", "sort", "stage", "status", "step", "tab", "todo",
+    "about", "change", "chart", "diff", "error", "field", "finding", "fix", "kind", "metric", "nav", "option", "preset",
+    "quota", "role", "sampler", "section", "severity", "sort", "stage", "status", "step", "tab", "todo",
 )  # fmt: skip
 """Keys that are put together at run time."""
 

@@ -27,7 +27,10 @@ def findings(dataset: dict[str, Any], version: dict[str, Any]) -> None:
     left, right = st.columns([1, 1.6])
     with left:
         section(t("data.label_counts"))
-        draw_bars(report["label_counts"], x=t("data.label"), y=t("axis.rows"), key="label_counts")
+        if report["label_counts"]:
+            draw_bars(report["label_counts"], x=t("data.label"), y=t("axis.rows"), key="label_counts")
+        else:
+            st.caption(t("data.no_classes"))
     with right:
         section(t("data.by_rule"))
         if report["finding_counts"]:
@@ -114,7 +117,14 @@ def rows(dataset: dict[str, Any], version: dict[str, Any]) -> None:
         {"#": first + place, **{key: visible(value, 2000) for key, value in row.items()}}
         for place, row in enumerate(found)
     ]
-    st.dataframe(pd.DataFrame(table), hide_index=True, height=table_height(len(table), 12), alt=t("tab.rows"))
+    narrow = {"#": st.column_config.Column(width="small")}
+    st.dataframe(
+        pd.DataFrame(table),
+        hide_index=True,
+        height=table_height(len(table), 12),
+        alt=t("tab.rows"),
+        column_config=narrow,
+    )
 
 
 def analysis(dataset: dict[str, Any], version: dict[str, Any]) -> None:
@@ -163,7 +173,7 @@ def history(dataset: dict[str, Any], versions: list[dict[str, Any]]) -> None:
             t("column.source"): visible(item["source"], 80),
             t("column.rows"): item["rows"],
             t("column.findings"): sum(item["report"]["finding_counts"].values()),
-            t("column.changes"): visible(", ".join(f"{rule}: {count}" for rule, count in item["changes"].items()), 200),
+            t("column.changes"): ", ".join(_changed(what, count) for what, count in item["changes"].items()),
             t("column.made"): when(item["created_at"]),
             t("column.id"): item["dataset_name"],
         }
@@ -179,6 +189,12 @@ def history(dataset: dict[str, Any], versions: list[dict[str, Any]]) -> None:
     after = columns[1].selectbox(t("diff.after"), numbers, index=len(numbers) - 1, key="after")
     split = columns[2].selectbox(t("data.split"), list(versions[-1]["splits"]), format_func=visible, key="diff_split")
     show_diff(api().diff_dataset(dataset["dataset_id"], before, after, split=split))
+
+
+def _changed(what: str, count: int) -> str:
+    """``html_tags repaired`` and how many rows, in the reader's words."""
+    code, _, action = what.partition(" ")
+    return f"{_rule(code)}: {t(f'change.{action}', count=number(count))}"
 
 
 def show_diff(found: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from loramill.ui.plain import visible
 from loramill.ui.services import api, settings
 from loramill.ui.texts import t
 
-FORMATS = ["csv", "tsv", "jsonl", "json", "parquet", "zip", "tar", "gz", "tgz"]
+FORMATS = ["csv", "tsv", "jsonl", "parquet", "gz", "zst", "zip", "tar", "tgz"]
+"""What the API takes; an archive may hold a folder of them."""
 MAX_UPLOAD_MEGABYTES = 512
 """The page's server holds a file in memory until the API has it."""
 
@@ -120,14 +121,16 @@ def _version_chosen() -> None:
 def totals(version: dict[str, Any]) -> None:
     report = version["report"]
     counts = report["finding_counts"]
-    ratio = report.get("imbalance_ratio")
+    labels = report["label_counts"]
     balance = t("data.balanced") if report.get("is_balanced") else t("data.imbalanced")
     splits = ", ".join(f"{name} {number(split['rows'])}" for name, split in version["splits"].items())
     tiles(
         [
             Tile(t("data.rows"), number(version["rows"]), splits),
-            Tile(t("data.labels"), number(len(report["label_counts"])), balance),
-            Tile(t("data.ratio"), number(ratio, 2), t("data.ratio_about")),
+            Tile(t("data.labels"), number(len(labels)), balance)
+            if labels
+            else Tile(t("data.labels"), t("data.numbers")),
+            Tile(t("data.ratio"), number(report.get("imbalance_ratio") if labels else None, 2), t("data.ratio_about")),
             Tile(t("data.findings"), number(sum(counts.values())), t("data.rules", count=len(counts))),
             Tile(t("data.size"), size(version["bytes"])),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from datetime import datetime, time
 from typing import Any
 
@@ -19,7 +20,9 @@ from loramill.ui.services import api, me
 from loramill.ui.texts import t
 
 PAGE = 50
-EXPORT_PAGE = 1000
+MOST_ROWS = 1000
+"""Of one reply of the API."""
+
 MAX_COMPARED = 20
 STATUSES = ["PENDING", "STARTED", "PROGRESS", *ENDED]
 ORDERS = ["created_at", "eval_accuracy", "train_runtime", "name", "eval_f1_macro", "eval_loss"]
@@ -137,17 +140,30 @@ def sorting() -> dict[str, Any]:
 def show_page(bar: Any, query: dict[str, Any], order: dict[str, Any], total: int) -> None:
     view = str((query, order))
     if st.session_state.get(VIEW) not in (None, view):  # another view begins at its first page
-        st.query_params.pop("cursor", None)
+        _drop_place()
         st.session_state[PAGES_BEFORE] = []
     st.session_state[VIEW] = view
     cursor = st.query_params.get("cursor")
-    page = api().request(
-        "GET", "/experiments", params={**query, **order, "limit": PAGE, **({"cursor": cursor} if cursor else {})}
-    )
+    page = ask_page(query, order, PAGE, cursor)
     extra = [order["sort_by"]] if order["sort_by"] not in ORDERS[:4] else []
     chosen = draw_table(page["items"], key=f"experiments_{cursor}", extra=extra, owners=me().is_admin)
     actions(bar, chosen, query, order)
-    turn_pages(cursor, page["next_cursor"], total, len(chosen))
+    turn_pages(cursor, page["next_cursor"], total, len(chosen), lambda number: cursor_of(number, query, order))
+
+
+def ask_page(query: dict[str, Any], order: dict[str, Any], limit: int, cursor: str | None) -> dict[str, Any]:
+    place = {"cursor": cursor} if cursor else {}
+    page: dict[str, Any] = api().request("GET", "/experiments", params={**query, **order, "limit": limit, **place})
+    return page
+
+
+def cursor_of(number: int, query: dict[str, Any], order: dict[str, Any]) -> str | None:
+    """Where a page begins, counted from the first one: a reload forgets the way that was gone."""
+    cursor, ahead = None, (number - 1) * PAGE
+    while ahead > 0:
+        cursor = ask_page(query, order, min(ahead, MOST_ROWS), cursor)["next_cursor"]
+        ahead -= MOST_ROWS
+    return cursor
 
 
 def actions(bar: Any, chosen: list[str], query: dict[str, Any], order: dict[str, Any]) -> None:
@@ -197,13 +213,13 @@ def as_csv(query: dict[str, Any], order: dict[str, Any]) -> str:
     sheet = io.StringIO()
     writer = csv.writer(sheet)
     writer.writerow(CSV_FIELDS)
-    cursor: dict[str, str] = {}
+    cursor: str | None = None
     while True:
-        page = api().request("GET", "/experiments", params={**query, **order, "limit": EXPORT_PAGE, **cursor})
+        page = ask_page(query, order, MOST_ROWS, cursor)
         writer.writerows([_cell(item[name]) for name in CSV_FIELDS] for item in page["items"])
         if page["next_cursor"] is None:
             return sheet.getvalue()
-        cursor = {"cursor": page["next_cursor"]}
+        cursor = page["next_cursor"]
 
 
 def _cell(value: Any) -> Any:
@@ -211,23 +227,36 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if isinstance(text, str) and text[:1] in "=+-@\t\r" and text else text
 
 
-def turn_pages(cursor: str | None, following: str | None, total: int, chosen: int) -> None:
-    """Forward and back; the address has the cursor, the session the way that was gone."""
+def turn_pages(
+    cursor: str | None, following: str | None, total: int, chosen: int, begins: Callable[[int], str | None]
+) -> None:
+    """Forward and back; the address has the page and its cursor, the session the way that was gone.
+
+    Args:
+        begins: the cursor of a page by its number, for those that the session does not know.
+    """
     before: list[str | None] = st.session_state.setdefault(PAGES_BEFORE, [])
+    asked = st.query_params.get("page", "")
+    number = int(asked) if cursor and asked.isdecimal() and asked != "0" else 1
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(t("experiments.chosen", count=chosen) if chosen else t("experiments.choose"))
         st.space("stretch")
         if st.button(t("page.back"), icon=":material/chevron_left:", disabled=cursor is None, key="page_back"):
-            _turn_to(before.pop() if before else None)
+            _turn_to(number - 1, before.pop() if before else begins(number - 1))
         if st.button(t("page.next"), icon=":material/chevron_right:", disabled=following is None, key="page_next"):
             before.append(cursor)
-            _turn_to(following)
-        st.caption(t("page.of", page=len(before) + 1, pages=-(-total // PAGE)), width="content")
+            _turn_to(number + 1, following)
+        st.caption(t("page.of", page=number, pages=-(-total // PAGE)), width="content")
 
 
-def _turn_to(cursor: str | None) -> None:
+def _turn_to(number: int, cursor: str | None) -> None:
     if cursor is None:
-        st.query_params.pop("cursor", None)
+        _drop_place()
     else:
-        st.query_params["cursor"] = cursor
+        st.query_params.update(cursor=cursor, page=str(number))
     st.rerun()
+
+
+def _drop_place() -> None:
+    for name in ("cursor", "page"):
+        st.query_params.pop(name, None)
