@@ -227,6 +227,30 @@ def test_two_people_and_a_sign_in_that_ends(comes: Comes, settings: Settings) ->
     expect(total_tile(root)).to_be_visible()
 
 
+def test_a_run_resumed_elsewhere_is_seen_to_go_on(comes: Comes, settings: Settings) -> None:
+    """Nobody touches the page between its end and the new one."""
+    person = comes("en")
+    person.signs_in(ADMIN, PASSWORD)
+    config = {
+        "experiment_name": "elsewhere",
+        "model": {"name": str(settings.home / "model")},
+        "data": {"dataset_name": str(settings.home / "reviews.csv")},
+        "training": {"num_train_epochs": 5000},
+    }
+    with Client(f"http://127.0.0.1:{settings.api_port}") as client:
+        client.sign_in(ADMIN, PASSWORD)
+        task = client.train(config).task_id
+        client.cancel(task)
+        client.wait(task, seconds=60)
+        person.opens(f"/tasks?task={task}")
+        person.sees_badge("status.REVOKED")
+        client.resume(task)
+        expect(person.button("action.cancel")).to_be_visible()
+        client.cancel(task)
+        client.wait(task, seconds=60)
+        person.sees_badge("status.REVOKED")
+
+
 def test_an_api_that_dies_and_comes_back_with_another_key(
     comes: Comes, settings: Settings, product: psutil.Process
 ) -> None:

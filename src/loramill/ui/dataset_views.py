@@ -117,7 +117,7 @@ def rows(dataset: dict[str, Any], version: dict[str, Any]) -> None:
         {"#": first + place, **{key: visible(value, 2000) for key, value in row.items()}}
         for place, row in enumerate(found)
     ]
-    narrow = {"#": st.column_config.Column(width="small")}
+    narrow = {"#": st.column_config.Column(width=60)}
     st.dataframe(
         pd.DataFrame(table),
         hide_index=True,

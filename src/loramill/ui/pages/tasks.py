@@ -36,6 +36,7 @@ from loramill.ui.texts import t
 LIVE_SECONDS = 2.0
 SHOWN_TASKS = 100
 LOG_LINES = 200
+LOG_PIXELS = 236
 OPENED = "task_opened"
 LOSSES = {"train_loss": "metric.train_loss", "eval_loss": "metric.eval_loss"}
 SCORES = {
@@ -54,23 +55,29 @@ def draw() -> None:
         if st.button(t("nav.train"), type="primary", icon=":material/model_training:", key="to_train"):
             go("train")
         return
-    moving = any(not task.has_ended for task in found)
-    st.fragment(guarded(show_list), run_every=LIVE_SECONDS if moving else None)()
     chosen = st.query_params.get("task") or found[0].task_id
+    ended = any(task.task_id == chosen and task.has_ended for task in found)
+    st.fragment(guarded(show_list), run_every=LIVE_SECONDS)(chosen, ended)
     follow(chosen)
 
 
-def show_list() -> None:
-    """The newest tasks; a click on one opens it below."""
+def show_list(followed: str, ended: bool) -> None:
+    """The newest tasks; a click on one opens it below.
+
+    Args:
+        ended: whether the followed one had when it was drawn; resumed elsewhere, it is drawn anew.
+    """
     if st.session_state.pop(OPENED, False):
         st.rerun()
     found = api().tasks(limit=SHOWN_TASKS)
+    if ended and any(task.task_id == followed and not task.has_ended for task in found):
+        st.rerun()
     st.session_state["tasks_shown"] = [task.task_id for task in found]
     rows = [
         {
             t("column.status"): [t(f"status.{task.status}")],
             t("column.experiment"): visible(task.experiment_id, 120),
-            t("column.progress"): share_of(task),
+            t("column.progress"): round(share_of(task), 2),
             t("column.created"): moment(task.created_at),
             t("column.time"): duration(seconds_of(task)),
             **({t("column.owner"): task.owner or ABSENT} if me().is_admin else {}),
@@ -257,7 +264,8 @@ def log_tail(task: Task) -> None:
         t("tasks.log"), expanded=not task.has_ended or task.status == "FAILURE", icon=":material/terminal:"
     ):
         log = api().request("GET", f"/experiments/{task.experiment_id}/logs", params={"tail": LOG_LINES})
-        st.code(visible_lines(log) or t("tasks.no_log"), language=None, height=220)
+        with st.container(height=LOG_PIXELS, border=False, autoscroll=True, key="log_tail"):
+            st.code(visible_lines(log) or t("tasks.no_log"), language=None)
 
 
 def share_of(task: Task) -> float:
