@@ -65,9 +65,13 @@ start() {
     require_docker
     find_compose
     deploy/make-secrets.sh .env
-    local name missing=()
-    for name in api ui worker inference; do
-        docker image inspect "$(image "$name")" >/dev/null 2>&1 || missing+=("$name")
+    local image prefix missing=()
+    prefix=$(setting IMAGE_PREFIX loramill)-
+    for image in $("${compose[@]}" config --images); do # those of COMPOSE_FILE; others than ours are pulled
+        if [[ $image = "$prefix"* ]] && ! docker image inspect "$image" >/dev/null 2>&1; then
+            image=${image#"$prefix"}
+            missing+=("${image%:*}")
+        fi
     done
     [ ${#missing[@]} -eq 0 ] || build "${missing[@]}"
     "${compose[@]}" up --detach --wait

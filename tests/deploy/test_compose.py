@@ -96,6 +96,21 @@ def test_ports_are_open_on_this_machine_only_and_can_be_moved(environment: dict[
     }
 
 
+def test_gpus_are_for_those_that_compute(environment: dict[str, str]) -> None:
+    found = services({**environment, "COMPOSE_FILE": "docker-compose.yml:deploy/compose.cuda.yml", "WORKERS": "2"})
+    given = {
+        name: service["build"]["target"]
+        for name, service in found.items()
+        if "devices" in service.get("deploy", {}).get("resources", {}).get("reservations", {})
+    }
+    assert given == {"worker": "worker-cuda", "inference": "inference-cuda"}
+    for name, target in given.items():
+        assert found[name]["image"] == f"loramill-{target}:latest"
+        assert found[name]["build"]["context"] == str(ROOT)
+        assert found[name]["read_only"] is True
+    assert found["worker"]["deploy"]["replicas"] == 2
+
+
 def test_the_time_zone_is_taipeis_unless_another_is_named(environment: dict[str, str]) -> None:
     zones = {service["environment"]["TZ"] for name, service in services(environment).items() if name in OWN}
     assert zones == {"Asia/Taipei"}

@@ -40,6 +40,16 @@ esac
 """
 
 
+DOCKER = """#!/bin/sh
+echo "docker $*" >>"$RECORD"
+case "$*" in
+    "compose config --images") echo "{images}" ;;
+    "image inspect {there}") ;;
+    "image inspect"*) exit 1 ;;
+esac
+"""
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """A machine with a shell and make, and nothing else."""
@@ -195,6 +205,18 @@ def test_ports_of_dotenv_are_forwarded(checkout: Path, cluster: dict[str, str]) 
     kubectl.write_text("#!/bin/sh\n")
     done = run("make", "k8s-port-forward", env=cluster, cwd=checkout)
     assert "ui  http://localhost:18501" in done.stdout
+
+
+def test_what_compose_would_start_is_built_where_it_is_missing(checkout: Path, cluster: dict[str, str]) -> None:
+    """Files that COMPOSE_FILE adds name other images, such as those for GPUs."""
+    prefix = "registry.example.com/team/loramill"
+    images = [f"{prefix}-api:1.2", f"{prefix}-worker-cuda:1.2", "redis:7-alpine"]
+    docker = Path(cluster["PATH"]) / "docker"
+    docker.write_text(DOCKER.format(images="\n".join(images), there=images[0]))
+    run("make", "start-services", env=cluster, cwd=checkout, check=True)
+    commands = asked(cluster)
+    assert [line.split(" --tag ")[1] for line in commands if line.startswith("docker build")] == [f"{images[1]} ."]
+    assert commands[-1] == "docker compose up --detach --wait"
 
 
 @pytest.mark.parametrize("target", ["docker-build", "k8s-build"])
