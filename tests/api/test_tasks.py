@@ -13,11 +13,13 @@ from api_people import AddExperiment, SignIn
 from loramill.api.services import AppServices
 from loramill.auth.rate_limits import RateLimits
 from loramill.auth.users import UserStore
+from loramill.config.schema import ExperimentConfig
 from loramill.errors import DiskFullError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.models import Status
 from loramill.experiments.record_file import reindex
 from loramill.experiments.store import ExperimentStore
+from loramill.jobs.submit import submit_training
 
 CONFIG: dict[str, Any] = {"experiment_name": "first", "data": {"dataset_name": "sample:movie_reviews"}}
 
@@ -286,6 +288,16 @@ def test_dates_may_come_without_a_zone(client: TestClient, sign_in: SignIn) -> N
     for name, wrong in itertools.product(("start_date", "end_date"), ("0001-01-01", "9999-12-31", "yesterday")):
         reply = client.get("/experiments", params={"owner": "me", name: wrong}, headers=headers)
         assert reply.status_code in (200, 422), wrong
+
+
+def test_a_run_of_the_shell_is_read_where_its_config_put_it(
+    client: TestClient, sign_in: SignIn, services: AppServices
+) -> None:
+    config = ExperimentConfig.model_validate({"training": {"output_dir": "elsewhere"}})
+    folder = submit_training(config, settings=services.settings, database=services.database, enqueue=lambda _id: None)
+    folder.write_metrics({"eval": {"accuracy": 0.5}})
+    shown = client.get(f"/experiments/{folder.id}/metrics", headers=sign_in("root"))
+    assert shown.json() == {"eval": {"accuracy": 0.5}}
 
 
 def test_a_deleted_experiment_ends_its_task(client: TestClient, sign_in: SignIn, services: AppServices) -> None:

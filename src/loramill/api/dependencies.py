@@ -13,7 +13,7 @@ from loramill.api.problems import client_address
 from loramill.api.services import AppServices, Services
 from loramill.auth.permissions import CurrentUser, check_admin, check_task_owner
 from loramill.errors import AuthenticationError, NotFoundError
-from loramill.experiments.folder import ExperimentFolder
+from loramill.experiments.folder import ExperimentFolder, results_holding
 from loramill.experiments.models import Experiment
 from loramill.experiments.store import ExperimentStore
 from loramill.jobs.submit import find_task
@@ -85,4 +85,8 @@ OwnTask = Annotated[Experiment, Depends(own_task)]
 
 def folder_of(services: AppServices, experiment: Experiment) -> ExperimentFolder:
     """The files of an experiment. Raises ``NotFoundError`` when there are none any more."""
-    return ExperimentFolder.open(services.settings.results_folder, experiment.folder)
+    results = services.settings.results_folder
+    if not (results / experiment.folder).is_dir():  # a run of the shell may lie elsewhere, as its config says
+        with services.database.reading() as session:
+            results = results_holding(results, experiment.id, ExperimentStore(session).get(experiment.id).config)
+    return ExperimentFolder.open(results, experiment.folder)
