@@ -22,6 +22,9 @@ WORTHWHILE_SPEEDUP = 1.2
 TIMED_PRODUCTS = 5
 BOTH = (torch.float32, torch.bfloat16)
 
+MEMORY_TRIES = 5
+"""How often what ran out of memory is tried again with half of it."""
+
 SIGNS_OF_NO_MEMORY = (
     "out of memory",
     "can't allocate memory",

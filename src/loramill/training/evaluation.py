@@ -18,14 +18,13 @@ from loramill.engine.bank import AdapterBank
 from loramill.engine.losses import ProblemType, probabilities, row_losses
 from loramill.engine.step import LabelledTokens, predict_logits, prediction_tokens
 from loramill.errors import ConfigError, NonFiniteLossError, Problem
+from loramill.experiments.metrics import lower_is_better
 from loramill.files import named_storage_errors
-from loramill.training.device import is_out_of_memory, named_memory_errors
+from loramill.training.device import MEMORY_TRIES, is_out_of_memory, named_memory_errors
 from loramill.training.metrics import MEASURED, classification_metrics, multi_label_metrics, regression_metrics
 from loramill.training.processes import ALONE, Processes
 
-LOWER_IS_BETTER = {"loss", "log_loss", "ece", "hamming_loss", "mse", "mae"}
 NEEDS_DIFFERENT_LABELS = {"auc", "pearson", "spearman"}
-MEMORY_TRIES = 5
 SHOWN_TEXT = 400
 """Characters of each text that are kept with its prediction."""
 
@@ -107,16 +106,15 @@ def best_metric_value(metrics: Mapping[str, Any], name: str) -> float:
     Args:
         name: a ``choosing_metric``.
     """
-    plain = name.removeprefix("eval_")
-    value = metrics[plain]
+    value = metrics[name.removeprefix("eval_")]
     if value is None:
         return 0.0
-    return -float(value) if plain in LOWER_IS_BETTER else float(value)
+    return -float(value) if lower_is_better(name) else float(value)
 
 
 def measured_value(score: float, name: str) -> float:
     """The metric behind a ``best_metric_value``."""
-    return -score if name.removeprefix("eval_") in LOWER_IS_BETTER else score
+    return -score if lower_is_better(name) else score
 
 
 def choosing_metric(name: str, problem_type: ProblemType) -> str:

@@ -14,12 +14,11 @@ from loramill.engine.step import AdapterBatch, LabelledTokens, StepResult, accum
 from loramill.engine.step_copies import step_copies
 from loramill.errors import LoramillError, NonFiniteLossError, OutOfMemoryError
 from loramill.training.checkpoint_manager import Checkpoint, CheckpointManager
-from loramill.training.device import is_out_of_memory
+from loramill.training.device import MEMORY_TRIES, is_out_of_memory
 from loramill.training.evaluation import Evaluation, evaluate
 from loramill.training.training_state import save_state
 from loramill.training.trial import Trial, learn
 
-MEMORY_TRIES = 5
 SAVE_INTERVAL_SECONDS = 60.0
 """Without ``save_steps`` a checkpoint is saved at least this often, so that a crash costs a minute, not the run."""
 
