@@ -127,7 +127,7 @@ def test_the_hash_of_the_content_is_that_of_the_weights_only(tmp_path: Path) -> 
     second = Path(shutil.copytree(first, tmp_path / "second"))
     save_tokenizer_config(second)
     other = save_small_model("albert", tmp_path / "other")
-    hashes = [locate_base_model(str(folder)).content_hash() for folder in (first, second, other)]
+    hashes = [locate_base_model(str(folder)).content_hash for folder in (first, second, other)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 

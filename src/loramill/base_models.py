@@ -52,12 +52,9 @@ class BaseModelFiles:
         """What ``from_pretrained`` takes to load the same base: the hub id, or the folder."""
         return str(self.folder) if _is_local(self.name) else self.name
 
+    @cached_property
     def content_hash(self) -> str:
         """BLAKE3 of the weights (hexadecimal): the same name may hold other weights tomorrow. 0.1 s for 90 MB, once."""
-        return self._content_hash
-
-    @cached_property
-    def _content_hash(self) -> str:
         digest = blake3(max_threads=blake3.AUTO)
         for file in self.weights:
             digest.update_mmap(file)

@@ -45,7 +45,7 @@ def test_labels_say_what_a_reader_needs(model: Path, tmp_path: Path) -> None:
     labels = ModelLabels.read(tmp_path / "final_model")
     assert labels.label_names == ("red", "green", "blue")
     assert labels.max_length == 64  # the base has no more positions
-    assert labels.base_hash == locate_base_model(str(model)).content_hash()
+    assert labels.base_hash == locate_base_model(str(model)).content_hash
 
 
 def test_transformers_loads_the_tokenizer(model: Path, tmp_path: Path) -> None:

@@ -26,12 +26,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         ModelError: when the folder has none that can be read.
     """
     file = folder / "tokenizer.json"
-    if not file.is_file():
-        return _convert_tokenizer(folder)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the package raises plain Exception
-        raise ModelError(f"{file} cannot be read: {error}") from error
+    tokenizer = _read_tokenizer(file) if file.is_file() else _convert_tokenizer(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -74,6 +69,13 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str
     return np.asarray(counts, dtype=np.int64)
 
 
+def _read_tokenizer(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises plain Exception
+        raise ModelError(f"{file} cannot be read: {error}") from error
+
+
 def _convert_tokenizer(folder: Path) -> Tokenizer:
     """Older checkpoints carry only a vocabulary; Transformers knows how to turn it into a fast tokenizer.
 
@@ -90,6 +92,4 @@ def _convert_tokenizer(folder: Path) -> Tokenizer:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise ModelError(f"{folder} has no tokenizer that can be read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer

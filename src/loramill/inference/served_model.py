@@ -82,7 +82,7 @@ class LoadedBase:
             ),
             tokenizer=tokenizer,
             language=model_language(name, tokenizer.get_vocab()),
-            content_hash=files.content_hash(),
+            content_hash=files.content_hash,
             files=files,
         )
 

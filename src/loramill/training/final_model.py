@@ -47,7 +47,7 @@ def save_final_model(
             problem_type=problem_type,
             base_model=config.model.name,
             max_length=min(config.data.max_length, base.architecture.max_positions),
-            base_hash=files.content_hash(),
+            base_hash=files.content_hash,
         ).write(staged)
         write_atomic(staged / "README.md", model_card(config, files, label_names, metrics))
         publish_folder(staged, folder)
