@@ -15,7 +15,7 @@ from loramill.base_models import locate_base_model
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ReloadMismatchError
 from loramill.training.final_model import save_final_model
-from loramill.training.reload_gate import SavedModel, check_reloads
+from loramill.training.reload_gate import check_reloads
 from small_models import random_adapter, save_small_model, small_base
 from small_runs import small_config
 
@@ -78,7 +78,7 @@ def another_tokenizer(saved: Saved) -> None:
 
 def check(saved: Saved, pairs: list[str] | None = None) -> float:
     tokens = tokenize(load_tokenizer(saved.model), TEXTS, pairs, max_length=64)
-    return check_reloads([SavedModel(saved.folder, saved.adapter)], saved.base, tokens, TEXTS, pairs)[0]
+    return check_reloads({saved.folder: saved.adapter}, saved.base, tokens, TEXTS, pairs)[0]
 
 
 def test_a_whole_model_passes_and_leaves_nothing_behind(saved: Saved) -> None:
@@ -103,12 +103,12 @@ def test_a_model_that_was_tampered_with_does_not_pass(damage: Callable[[Saved], 
     tokens = tokenize(load_tokenizer(saved.model), TEXTS, None, max_length=64)
     damage(saved)
     with pytest.raises(ReloadMismatchError, match="reload"):
-        check_reloads([SavedModel(saved.folder, saved.adapter)], saved.base, tokens, TEXTS, None)
+        check_reloads({saved.folder: saved.adapter}, saved.base, tokens, TEXTS, None)
 
 
 def test_one_bad_model_among_several_is_named(saved: Saved, tmp_path: Path) -> None:
     tokens = tokenize(load_tokenizer(saved.model), TEXTS, None, max_length=64)
-    good = SavedModel(shutil.copytree(saved.folder, tmp_path / "good_model"), saved.adapter)
+    good = shutil.copytree(saved.folder, tmp_path / "good_model")
     change_tensor("lora_A", lambda tensor: tensor.add_(0.01))(saved)
     with pytest.raises(ReloadMismatchError, match="final_model"):
-        check_reloads([good, SavedModel(saved.folder, saved.adapter)], saved.base, tokens, TEXTS, None)
+        check_reloads({good: saved.adapter, saved.folder: saved.adapter}, saved.base, tokens, TEXTS, None)

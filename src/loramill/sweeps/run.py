@@ -26,7 +26,7 @@ from loramill.training import stages
 from loramill.training.evaluation import best_metric_value
 from loramill.training.loop import train_trials
 from loramill.training.prefix_cache import start_above_frozen_layers
-from loramill.training.reload_gate import SavedModel, check_reloads
+from loramill.training.reload_gate import check_reloads
 from loramill.training.stages import RunContext, RunData
 from loramill.training.trial import EventSink
 
@@ -254,7 +254,7 @@ def _check_reloads(entries: Sequence[Entry], exact: FrozenBase) -> dict[str, flo
     found: dict[str, float] = {}
     for group in alike.values():
         tokens, rows = group[0].data.eval.rows, group[0].data.prepared.eval
-        saved = [SavedModel(entry.context.folder.final_model, entry.run.trial.adapter) for entry in group]
+        saved = {entry.context.folder.final_model: entry.run.trial.adapter for entry in group}
         differences = check_reloads(saved, exact, tokens, rows.texts, rows.pairs)
         found |= {entry.context.folder.id: own for entry, own in zip(group, differences, strict=True)}
     return found

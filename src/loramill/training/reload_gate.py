@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -45,20 +44,17 @@ ROWS = 32
 """Rows whose logits are compared: enough to see a lost head, few enough to cost no time."""
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """A ``final_model/`` folder and the adapter that it was written from."""
-
-    folder: Path
-    adapter: Adapter
-
-
 def check_reloads(
-    saved: Sequence[SavedModel], base: FrozenBase, tokens: TokenRows, texts: Sequence[str], pairs: Sequence[str] | None
+    saved: Mapping[Path, Adapter],
+    base: FrozenBase,
+    tokens: TokenRows,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
 ) -> list[float]:
     """Reload saved models of one base in one fresh process and compare their logits with those of the adapters.
 
     Args:
+        saved: ``final_model/`` folder -> the adapter that it was written from.
         base: in float32.
         tokens: what the run made of the texts; the fresh process makes its own, with the tokenizer that was saved.
         texts, pairs: the rows of ``tokens``; the first ones are compared.
@@ -71,10 +67,10 @@ def check_reloads(
     """
     texts, pairs = list(texts[:ROWS]), list(pairs[:ROWS]) if pairs is not None else None
     rows = tokens.first(ROWS)
-    expected = [predict_logits(AdapterBank(base, [model.adapter]), 0, rows) for model in saved]
-    with tempfile.TemporaryDirectory(dir=saved[0].folder.parent, prefix=".reload-") as exchange:
+    expected = [predict_logits(AdapterBank(base, [adapter]), 0, rows) for adapter in saved.values()]
+    with tempfile.TemporaryDirectory(dir=next(iter(saved)).parent, prefix=".reload-") as exchange:
         request, answer = Path(exchange) / "request.json", Path(exchange) / "logits.safetensors"
-        folders = [str(model.folder.absolute()) for model in saved]
+        folders = [str(folder.absolute()) for folder in saved]
         write_json(request, {"folders": folders, "texts": texts, "pairs": pairs, "device": str(base.device)})
         command = [sys.executable, "-c", FRESH_PROCESS, str(request), str(answer)]
         finished = _run(command)
@@ -85,8 +81,8 @@ def check_reloads(
             raise ReloadMismatchError(f"The saved model does not reload in a fresh process: {last[0]}")
         found = load_file(answer)
     return [
-        _compare(model.folder, found[str(index)], logits)
-        for index, (model, logits) in enumerate(zip(saved, expected, strict=True))
+        _compare(folder, found[str(index)], logits)
+        for index, (folder, logits) in enumerate(zip(saved, expected, strict=True))
     ]
 
 

@@ -15,7 +15,7 @@ from loramill.training import stages
 from loramill.training.loop import StopReason, train_trials
 from loramill.training.prefix_cache import start_above_frozen_layers
 from loramill.training.processes import join_processes
-from loramill.training.reload_gate import SavedModel, check_reloads
+from loramill.training.reload_gate import check_reloads
 from loramill.training.trial import EventSink
 
 
@@ -75,9 +75,9 @@ def run_training(
         return RunResult(folder.id, stopped or "finished", {})
     evaluation = stages.measure_best(context, run, base)
     stages.save_model(context, base, run.trial.adapter, evaluation, data)
-    rows, saved = data.prepared.eval, SavedModel(folder.final_model, run.trial.adapter)
+    rows, saved = data.prepared.eval, {folder.final_model: run.trial.adapter}
     exact = stages.load_exact_base(context, base)
-    (difference,) = check_reloads([saved], exact, data.eval.rows, rows.texts, rows.pairs)
+    (difference,) = check_reloads(saved, exact, data.eval.rows, rows.texts, rows.pairs)
     system = {**monitor.summary(), "precision": context.compute.precision, "reload_difference": difference}
     metrics = stages.summarise(run, evaluation, system)
     folder.write_metrics(metrics)  # last: they mark the run as whole
