@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ class Adapter:
         size = sum(slot.size for slot in slots)
         self.values = torch.zeros(size, dtype=dtype, device=base.device)
         self.grads = torch.zeros_like(self.values)
-        views = _leaf_views(self.values, self.grads, slots)
+        views = leaf_views(self.values, self.grads, {(slot.role, slot.name): slot.shape for slot in slots})
         self.pairs = {
             (path, group): LowRankPair(views["lora_a", f"{path}/{group}"], views["lora_b", f"{path}/{group}"])
             for path, group, _ in _adapted_inputs(base.architecture, spec)
@@ -139,7 +139,7 @@ class Adapter:
             layer.path: Linear(views["head_weight", layer.path], views["head_bias", layer.path])
             for layer in base.trained_head()
         }
-        self.ranges = _optimizer_ranges(slots, spec)
+        self.ranges = optimizer_ranges([(slot.role, slot.size) for slot in slots], spec)
         self._initialise(base.architecture.initializer_range)
         if spec.init == "pissa":
             self.pairs = start_from_principal_parts(base, spec, self.pairs)
@@ -182,6 +182,7 @@ class Adapter:
                 layer.weight.copy_(drawn.normal_(0.0, head_deviation, generator=generator))
 
 
+Name = TypeVar("Name")
 Role = Literal["lora_a", "lora_b", "head_weight", "head_bias"]
 ROLES: tuple[Role, ...] = ("lora_a", "lora_b", "head_weight", "head_bias")
 
@@ -220,22 +221,22 @@ def _slots(base: FrozenBase, spec: AdapterSpec) -> Iterator[_Slot]:
         yield _Slot("head_bias", layer.path, (width,))
 
 
-def _leaf_views(values: Tensor, grads: Tensor, slots: Sequence[_Slot]) -> dict[tuple[Role, str], Tensor]:
-    """Views of the flat tensors that autograd takes for parameters and accumulates gradients into."""
+def leaf_views(values: Tensor, grads: Tensor, shapes: Mapping[Name, Sequence[int]]) -> dict[Name, Tensor]:
+    """Views of the flat tensors, end to end, that autograd takes for parameters and accumulates gradients into."""
     views, first = {}, 0
-    for slot in slots:
-        view = values[first : first + slot.size].view(slot.shape).detach().requires_grad_()
-        view.grad = grads[first : first + slot.size].view(slot.shape)
-        views[slot.role, slot.name] = view
-        first += slot.size
+    for name, shape in shapes.items():
+        last = first + math.prod(shape)
+        views[name] = values[first:last].view(tuple(shape)).detach().requires_grad_()
+        views[name].grad = grads[first:last].view(tuple(shape))
+        first = last
     return views
 
 
-def _optimizer_ranges(slots: Sequence[_Slot], spec: AdapterSpec) -> tuple[ParameterRange, ...]:
-    """One range a role, since the slots are sorted by role: B has its own rate in LoRA+, biases never decay."""
+def optimizer_ranges(sizes: Sequence[tuple[Role, int]], spec: AdapterSpec) -> tuple[ParameterRange, ...]:
+    """One range a role, since values are sorted by role: B has its own rate in LoRA+, biases never decay."""
     ranges, first = [], 0
     for role in ROLES:
-        size = sum(slot.size for slot in slots if slot.role == role)
+        size = sum(size for known, size in sizes if known == role)
         if size:
             ratio = spec.b_rate_ratio if role == "lora_b" else 1.0
             ranges.append(ParameterRange(first, first + size, ratio, decays=role != "head_bias"))

@@ -22,7 +22,7 @@ from loramill.engine.base import EmbeddingWeights, FrozenBase
 from loramill.engine.batching import Batch, Segment
 from loramill.engine.dropout import DropoutStream
 from loramill.engine.linear import Linear
-from loramill.engine.low_rank_adapter import Adapter, AdapterSpec, ParameterRange
+from loramill.engine.low_rank_adapter import ROLES, Adapter, AdapterSpec, Role, leaf_views, optimizer_ranges
 from loramill.engine.module_family import lacks_bfloat16, module_architecture
 from loramill.engine.module_layers import MethodLayers, PeftHost
 from loramill.errors import ModelError
@@ -175,21 +175,12 @@ class ModuleAdapter(Adapter):
     def __init__(self, base: ModuleBase, spec: AdapterSpec, *, dtype: torch.dtype = torch.float32) -> None:
         layers = base.module.layers(spec)
         self.spec, self.pairs, self.head = spec, {}, {}
-        parameters = sorted(layers.parameters.items(), key=lambda item: _role(item[0]))
-        size = sum(parameter.numel() for _, parameter in parameters)
-        self.values = torch.empty(size, dtype=dtype, device=base.device)
+        parameters = dict(sorted(layers.parameters.items(), key=lambda item: ROLES.index(_role(item[0]))))
+        self.values = torch.cat([parameter.detach().flatten().to(dtype) for parameter in parameters.values()])
         self.grads = torch.zeros_like(self.values)
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors = leaf_views(self.values, self.grads, {name: found.shape for name, found in parameters.items()})
         self.saved_names = layers.saved_names
-        first = 0
-        for name, parameter in parameters:
-            last = first + parameter.numel()
-            self.values[first:last].copy_(parameter.detach().flatten())
-            view = self.values[first:last].view(parameter.shape).detach().requires_grad_()
-            view.grad = self.grads[first:last].view(parameter.shape)
-            self.tensors[name] = view
-            first = last
-        self.ranges = _ranges([(_role(name), parameter.numel()) for name, parameter in parameters], spec)
+        self.ranges = optimizer_ranges([(_role(name), found.numel()) for name, found in parameters.items()], spec)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -267,21 +258,8 @@ def padded_inputs(batch: Batch, segment: Segment, *, padding: int, left: bool) -
     return inputs
 
 
-def _role(name: str) -> int:
-    """Optimizer rules by the kind of parameter: 0 weights, 1 LoRA's B, 2 biases and magnitudes, which never decay."""
+def _role(name: str) -> Role:
+    """The rule of the optimizer for a parameter: weights of the head go with A, and DoRA's magnitudes with biases."""
     if ".lora_B." in name:
-        return 1
-    return 2 if name.endswith(".bias") or "magnitude" in name else 0
-
-
-def _ranges(sizes: Sequence[tuple[int, int]], spec: AdapterSpec) -> tuple[ParameterRange, ...]:
-    """Neighbours of one role as one range."""
-    ranges: list[ParameterRange] = []
-    first = 0
-    for role in range(3):
-        size = sum(size for kind, size in sizes if kind == role)
-        if size:
-            ratio = spec.b_rate_ratio if role == 1 else 1.0
-            ranges.append(ParameterRange(first, first + size, ratio, decays=role != 2))
-        first += size
-    return tuple(ranges)
+        return "lora_b"
+    return "head_bias" if name.endswith(".bias") or "magnitude" in name else "lora_a"
