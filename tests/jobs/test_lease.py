@@ -131,10 +131,8 @@ def check_old_claim_is_powerless(database: Database, old: Claim) -> None:
         assert not give_back(session, old)
         record_checkpoint(session, old)
     writes: list[Callable[[ExperimentStore], None]] = [
-        lambda store: store.mark_started("job", attempt=old.attempt),
         lambda store: store.mark_progress("job", {"step": 1}, attempt=old.attempt),
         lambda store: store.mark_finished("job", {"eval": {"accuracy": 1.0}}, attempt=old.attempt),
-        lambda store: store.mark_failed("job", "error", "late", attempt=old.attempt),
         lambda store: store.mark_revoked("job", attempt=old.attempt),
     ]
     for write in writes:

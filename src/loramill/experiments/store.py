@@ -159,18 +159,17 @@ class ExperimentStore:
         """One line a metric: how it is spread over the experiments that pass the filter."""
         return metric_statistics(self._session, wanted or ExperimentFilter())
 
-    def mark_started(self, experiment_id: str, *, attempt: int | None = None, process: str | None = None) -> None:
-        """Note that work began, and by which process, where no worker claimed it (``process_ends.process_name``).
-
-        ``attempt`` fences this and every later mark: see ``_change``.
-        """
-        started = {"status": Status.STARTED, "started_at": datetime.now(UTC), "worker": process}
-        self._change(experiment_id, attempt, **started)
+    def mark_started(self, experiment_id: str, *, process: str | None = None) -> None:
+        """Note that work began where no worker claimed it, and by which process (``process_ends.process_name``)."""
+        self._change(experiment_id, status=Status.STARTED, started_at=datetime.now(UTC), worker=process)
 
     def mark_progress(
         self, experiment_id: str, progress: Mapping[str, Any] | None = None, *, attempt: int | None = None
     ) -> None:
-        """Note how far the run is, as data for whoever watches it."""
+        """Note how far the run is, as data for whoever watches it.
+
+        ``attempt`` fences this and every later mark of a worker: see ``_change``.
+        """
         self._change(experiment_id, attempt, status=Status.PROGRESS, progress=dict(progress or {}))
 
     def mark_finished(self, experiment_id: str, metrics: Mapping[str, Any], *, attempt: int | None = None) -> None:
@@ -178,10 +177,10 @@ class ExperimentStore:
         self._change(experiment_id, attempt, status=Status.SUCCESS, finished_at=datetime.now(UTC))
         self.record_metrics(experiment_id, metrics)
 
-    def mark_failed(self, experiment_id: str, code: str, message: str, *, attempt: int | None = None) -> None:
-        """Note failure, with the code and the message of the error that caused it."""
+    def mark_failed(self, experiment_id: str, code: str, message: str) -> None:
+        """Note the failure of a run without a worker, with the code and the message of the error that caused it."""
         ended = {"status": Status.FAILURE, "finished_at": datetime.now(UTC)}
-        self._change(experiment_id, attempt, **ended, error_code=code, error_message=message.replace("\0", ""))
+        self._change(experiment_id, **ended, error_code=code, error_message=message.replace("\0", ""))
 
     def mark_revoked(self, experiment_id: str, *, attempt: int | None = None) -> None:
         """Note that a person or a signal stopped it."""
@@ -295,7 +294,7 @@ class ExperimentStore:
         self._session.delete(experiment)
         self._session.flush()
 
-    def _change(self, experiment_id: str, attempt: int | None, **values: Any) -> None:
+    def _change(self, experiment_id: str, attempt: int | None = None, **values: Any) -> None:
         """Write to a row that is not finished, and only for the holder of the current attempt, in one UPDATE.
 
         Raises:
