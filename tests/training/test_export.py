@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from loramill.engine.model_labels import ModelLabels
-from loramill.errors import ConflictError, ModelError, NotFoundError, ReloadMismatchError
+from loramill.errors import ConflictError, ModelError, NotFoundError, ReloadMismatchError, StorageError
 from loramill.experiments.folder import ExperimentFolder
 from loramill.training import export
 from loramill.training.export import export_model
@@ -113,6 +113,12 @@ def test_nothing_is_overwritten_and_nothing_made_of_nothing(trained: ExperimentF
         export_model(trained, tmp_path / "mine", "merged")
     with pytest.raises(NotFoundError, match="finished model"):
         export_model(new_folder(tmp_path), tmp_path / "out", "merged")
+
+
+def test_a_place_that_cannot_be_written_is_named(trained: ExperimentFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        export_model(trained, tmp_path / "file" / "model", "adapter")
 
 
 def test_a_missing_package_is_named(trained: ExperimentFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from loramill.engine.step import predict_logits
 from loramill.engine.tokenizer import load_tokenizer, tokenize
 from loramill.errors import ConflictError, ModelError, NotFoundError, ReloadMismatchError
 from loramill.experiments.folder import ExperimentFolder, read_json
-from loramill.files import publish_folder, write_json
+from loramill.files import named_storage_errors, publish_folder, write_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -68,6 +68,7 @@ def export_model(experiment: ExperimentFolder, target: Path, kind: ExportFormat)
     Raises:
         NotFoundError: the experiment has no finished model, or a package that the format needs is not installed.
         ConflictError: ``target`` exists.
+        UnwritableError, DiskFullError, StorageError: ``target`` cannot be made.
         ModelError: ONNX has no graph for this family.
         ReloadMismatchError: what was written gives other logits; it was removed.
     """
@@ -78,8 +79,9 @@ def export_model(experiment: ExperimentFolder, target: Path, kind: ExportFormat)
         raise ConflictError(f"{target} exists already.", fix="Name another folder with --to.")
     files = locate_base_model(ModelLabels.read(model).base_model)
     staged = target.with_name(f".{target.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.parent.mkdir(parents=True, exist_ok=True)
+    with named_storage_errors(target):
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
     try:
         with _quiet():
             difference = _WRITERS[kind](model, files, staged)
@@ -93,7 +95,7 @@ def _write_adapter(model: Path, files: BaseModelFiles, staged: Path) -> float:
     """The adapter as training saved it, read back by PEFT."""
     from peft import PeftModel
 
-    shutil.copytree(model, staged)
+    shutil.copytree(model, staged, dirs_exist_ok=True)
     found = PeftModel.from_pretrained(_base_classifier(model, files), staged)
     return _check(found, staged, model, files)
 
