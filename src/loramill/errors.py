@@ -72,8 +72,7 @@ class LoramillError(Exception):
         self.audited = False  # True once the audit log holds this refusal, so that no outer layer adds it again
 
     def __str__(self) -> str:
-        separator = "" if self.fix.startswith("\n") else " "
-        return f"{self.message}{separator}{self.fix}".rstrip()
+        return f"{self.message} {self.fix}".rstrip()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copied to another process as it is: the arguments of ``__init__`` differ from class to class."""
@@ -106,7 +105,10 @@ class ConfigError(LoramillError):
         self.problems = tuple(problems)
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"{source}: {count}{lines}", fix=f"\n{fix}" if fix else "")
+        super().__init__(f"{source}: {count}{lines}", fix=fix)
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.fix}".rstrip()
 
 
 class NotFoundError(LoramillError):

@@ -112,5 +112,5 @@ def main() -> None:
 def _fail(error: Any, exit_code: int) -> None:
     sys.stderr.write(f"error [{error.code}]: {error.message}\n")
     if error.fix:
-        sys.stderr.write(f"{error.fix.strip()}\n")
+        sys.stderr.write(f"{error.fix}\n")
     raise SystemExit(exit_code)
