@@ -179,7 +179,7 @@ class ExperimentStore:
 
     def mark_failed(self, experiment_id: str, code: str, message: str) -> None:
         """Note the failure of a run without a worker, with the code and the message of the error that caused it."""
-        ended = {"status": Status.FAILURE, "finished_at": datetime.now(UTC)}
+        ended: dict[str, Any] = {"status": Status.FAILURE, "finished_at": datetime.now(UTC)}
         self._change(experiment_id, **ended, error_code=code, error_message=message.replace("\0", ""))
 
     def mark_revoked(self, experiment_id: str, *, attempt: int | None = None) -> None:

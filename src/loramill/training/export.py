@@ -212,11 +212,8 @@ def _compare(found: Tensor, trained: Tensor) -> float:
 
 
 def _trained_logits(model: Path, files: BaseModelFiles) -> Tensor:
-    labels, needs, cpu = (
-        ModelLabels.read(model),
-        BaseNeeds.of_saved(read_json(model / CONFIG_FILE)),
-        torch.device("cpu"),
-    )
+    labels, cpu = ModelLabels.read(model), torch.device("cpu")
+    needs = BaseNeeds.of_saved(read_json(model / CONFIG_FILE))
     base = load_any_base(files.config, files.folder, files.weights, dtype=torch.float32, device=cpu, needs=needs)
     rows = tokenize(load_tokenizer(model), PROBES, None, max_length=labels.max_length)
     return predict_logits(AdapterBank(base, [load_adapter(model, base, labels=labels.count)]), 0, rows)

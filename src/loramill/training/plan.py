@@ -144,13 +144,9 @@ def _measure_costs(
 
 
 def _training_seconds(trial: Trial, costs: _Costs) -> float:
-    steps, evaluate_every, save_every = (
-        trial.plan.total_steps,
-        trial.evaluation_interval,
-        trial.config.training.save_steps,
-    )
-    evaluations = math.ceil(steps / evaluate_every) if evaluate_every else 0
-    saves = evaluations + 1 + (steps // save_every if save_every else 0)
+    steps, evaluated, saved = trial.plan.total_steps, trial.evaluation_interval, trial.config.training.save_steps
+    evaluations = math.ceil(steps / evaluated) if evaluated else 0
+    saves = evaluations + 1 + (steps // saved if saved else 0)
     return steps * costs.step + evaluations * costs.evaluation + saves * costs.save
 
 
