@@ -46,13 +46,13 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def report(names: list[str], folder: ExperimentFolder) -> list[str]:
+def report(names: list[str], folder: ExperimentFolder, status: str = "SUCCESS") -> list[str]:
     """Send a whole run; returns the warnings."""
     warnings: list[str] = []
     trackers = Trackers(names, folder, ExperimentConfig().model_dump(mode="json"), warnings.append)
     for event in EVENTS:
         trackers.on_event(event)
-    trackers.finish(METRICS, succeeded=True)
+    trackers.finish(METRICS, status=status)
     return warnings
 
 
@@ -71,8 +71,11 @@ def test_an_unmodified_mlflow_client_reads_the_run_and_it_comes_back(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    assert report(["mlflow"], folder) == []
     client = MlflowClient(tracking_uri=mlflow_uri)
+    assert report(["mlflow"], folder, "REVOKED") == []
+    [run] = client.search_runs([client.get_experiment_by_name("loramill").experiment_id])
+    assert run.info.status == "KILLED"
+    assert report(["mlflow"], folder) == []
     [run] = client.search_runs([client.get_experiment_by_name("loramill").experiment_id])
     assert run.info.run_name == folder.id
     assert run.info.status == "FINISHED"
@@ -80,7 +83,7 @@ def test_an_unmodified_mlflow_client_reads_the_run_and_it_comes_back(
     assert run.data.metrics["eval_f1_macro"] == 0.75
     assert (run.data.metrics["eval_accuracy"], run.data.metrics["train_loss"]) == (0.9, 0.5)  # of the final model
     history = client.get_metric_history(run.info.run_id, "train_loss")
-    assert [(m.step, m.value) for m in history] == [(10, 0.6), (20, 0.5)]
+    assert [(m.step, m.value) for m in history] == [(10, 0.6), (20, 0.5)] * 2  # stopped, and gone on with
 
     database = Database(f"sqlite:///{results / 'experiments.db'}")
     database.upgrade()
@@ -129,22 +132,22 @@ def test_a_tracker_that_fails_is_left_behind(folder: ExperimentFolder, monkeypat
         def log(self, numbers: object, step: int) -> None:
             raise ConnectionError("the server is gone")
 
-        def finish(self, numbers: object, *, succeeded: bool) -> None:
+        def finish(self, numbers: object, *, status: str) -> None:
             raise AssertionError("not asked again")
 
     class Whole:
         def log(self, numbers: object, step: int) -> None:
             received.append((step, numbers))
 
-        def finish(self, numbers: object, *, succeeded: bool) -> None:
-            received.append(succeeded)
+        def finish(self, numbers: object, *, status: str) -> None:
+            received.append(status)
 
     monkeypatch.setitem(TRACKERS, "mlflow", lambda folder, config: Broken())
     monkeypatch.setitem(TRACKERS, "wandb", lambda folder, config: Whole())
     [warning] = report(["mlflow", "wandb"], folder)
     assert warning == "mlflow no longer receives this run: ConnectionError: the server is gone"
     assert len(received) == 4
-    assert received[-1] is True
+    assert received[-1] == "SUCCESS"
 
 
 def test_a_tracker_that_cannot_be_reached_is_left_out(

@@ -18,10 +18,13 @@ from loramill.errors import NotFoundError
 from loramill.experiments.compare import flatten_config
 from loramill.experiments.folder import ExperimentFolder
 from loramill.experiments.metrics import flatten_metrics
+from loramill.experiments.models import Status
 
 PROJECT = "loramill"
 NOT_A_NUMBER_OF_ITS_OWN = ("type", "step", "epoch", "time", "total_steps")
 MLFLOW_PARAM_LENGTH = 6000
+MLFLOW_PARAMS_AT_ONCE = 100
+MLFLOW_ENDS: dict[str, str] = {Status.SUCCESS: "FINISHED", Status.REVOKED: "KILLED"}
 
 
 class Tracker(Protocol):
@@ -30,8 +33,8 @@ class Tracker(Protocol):
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         """Numbers of one step."""
 
-    def finish(self, numbers: Mapping[str, float], *, succeeded: bool) -> None:
-        """The final numbers; nothing follows."""
+    def finish(self, numbers: Mapping[str, float], *, status: str) -> None:
+        """The final numbers, and how the run ended; nothing follows."""
 
 
 class Trackers:
@@ -69,10 +72,10 @@ class Trackers:
         if numbers:
             self._each(lambda tracker: tracker.log(numbers, int(event.get("step") or 0)))
 
-    def finish(self, metrics: Mapping[str, Any], *, succeeded: bool) -> None:
+    def finish(self, metrics: Mapping[str, Any], *, status: str) -> None:
         """Report the content of ``metrics.json`` and close everything."""
         numbers = flatten_metrics(metrics)
-        self._each(lambda tracker: tracker.finish(numbers, succeeded=succeeded))
+        self._each(lambda tracker: tracker.finish(numbers, status=status))
         self._open.clear()
 
     def _each(self, do: Callable[[Tracker], None]) -> None:
@@ -100,7 +103,10 @@ def numbers_of(event: Mapping[str, Any]) -> dict[str, float]:
 
 
 class MlflowTracker:
-    """A run in MLflow, at ``MLFLOW_TRACKING_URI`` or else in ``mlflow.db`` beside the experiments."""
+    """A run in MLflow, at ``MLFLOW_TRACKING_URI`` or else in ``mlflow.db`` beside the experiments.
+
+    An experiment that goes on, at the shell or as a worker's next attempt, goes on as the same run there.
+    """
 
     def __init__(self, folder: ExperimentFolder, config: Mapping[str, Any]) -> None:
         from mlflow.tracking import MlflowClient
@@ -109,10 +115,24 @@ class MlflowTracker:
         self._client = MlflowClient(tracking_uri=uri)
         known = self._client.get_experiment_by_name(PROJECT)
         experiment_id = known.experiment_id if known else self._client.create_experiment(PROJECT)
-        self._run_id = self._client.create_run(experiment_id, run_name=folder.id).info.run_id
-        for key, value in flatten_config(config):
-            self._client.log_param(self._run_id, key, str(value)[:MLFLOW_PARAM_LENGTH], synchronous=True)
+        self._run_id = self._reopen(experiment_id, folder.id) or self._begin(experiment_id, folder.id, config)
         self._last_step = 0
+
+    def _reopen(self, experiment_id: str, name: str) -> str | None:
+        quote = '"' if "'" in name else "'"
+        for run in self._client.search_runs([experiment_id], f"attributes.run_name = {quote}{name}{quote}"):
+            self._client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
+        return None
+
+    def _begin(self, experiment_id: str, name: str, config: Mapping[str, Any]) -> str:
+        from mlflow.entities import Param
+
+        run_id = str(self._client.create_run(experiment_id, run_name=name).info.run_id)
+        params = [Param(key, str(value)[:MLFLOW_PARAM_LENGTH]) for key, value in flatten_config(config)]
+        for first in range(0, len(params), MLFLOW_PARAMS_AT_ONCE):
+            self._client.log_batch(run_id, params=params[first : first + MLFLOW_PARAMS_AT_ONCE], synchronous=True)
+        return run_id
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -122,10 +142,10 @@ class MlflowTracker:
         self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
         self._last_step = step
 
-    def finish(self, numbers: Mapping[str, float], *, succeeded: bool) -> None:
+    def finish(self, numbers: Mapping[str, float], *, status: str) -> None:
         self.log(numbers, self._last_step)  # the latest step's value is the one that MLflow shows for the run
         with contextlib.redirect_stdout(sys.stderr):  # MLflow prints where the run is to be seen
-            self._client.set_terminated(self._run_id, "FINISHED" if succeeded else "FAILED")
+            self._client.set_terminated(self._run_id, MLFLOW_ENDS.get(status, "FAILED"))
 
 
 class TensorBoardTracker:
@@ -145,7 +165,7 @@ class TensorBoardTracker:
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         self._last_step = step
 
-    def finish(self, numbers: Mapping[str, float], *, succeeded: bool) -> None:
+    def finish(self, numbers: Mapping[str, float], *, status: str) -> None:
         self.log(numbers, self._last_step)
         self._writer.close()
 
@@ -167,9 +187,9 @@ class WandbTracker:
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         self._run.log(dict(numbers), step=step)
 
-    def finish(self, numbers: Mapping[str, float], *, succeeded: bool) -> None:
+    def finish(self, numbers: Mapping[str, float], *, status: str) -> None:
         self._run.summary.update(dict(numbers))
-        self._run.finish(exit_code=0 if succeeded else 1)
+        self._run.finish(exit_code=0 if status == Status.SUCCESS else 1)
 
 
 TRACKERS: dict[str, Callable[[ExperimentFolder, Mapping[str, Any]], Tracker]] = {

@@ -110,14 +110,14 @@ class RunRecord:
             for role in ("train", "eval"):
                 store.link_data(self._folder.id, role, [data[role]])
         self.emit({"type": "status", "status": "SUCCESS"})
-        self._close(metrics, succeeded=True)
+        self._close(metrics, Status.SUCCESS)
 
     def stopped(self, **why: str) -> None:
         """Ended before its end, with a checkpoint to go on from; ``code`` and ``message`` say why, if nobody asked."""
         with self._changing() as session:
             ExperimentStore(session).mark_revoked(self._folder.id, attempt=self._attempt)
         self.emit({"type": "status", "status": "REVOKED", **why})
-        self._close({}, succeeded=False)
+        self._close({}, Status.REVOKED)
 
     def interrupted(self) -> None:
         """Cut short by a person, wherever it was, even while its end was being recorded."""
@@ -142,11 +142,11 @@ class RunRecord:
                 ExperimentStore(session).mark_failed(self._folder.id, known.code, str(known))
         if status is not None:
             self.emit({"type": "status", "status": status, "code": known.code, "message": str(known)})
-            self._close({}, succeeded=False)
+            self._close({}, status)
 
-    def _close(self, metrics: Mapping[str, Any], *, succeeded: bool) -> None:
+    def _close(self, metrics: Mapping[str, Any], status: str) -> None:
         if self._trackers:
-            self._trackers.finish(metrics, succeeded=succeeded)
+            self._trackers.finish(metrics, status=status)
         self._write_files()
 
     def _write_files(self) -> None:
