@@ -78,11 +78,16 @@ def test_a_run_that_has_hardly_begun(results: Path) -> None:
 
 def test_regression_and_several_labels(make_run) -> None:
     folder = make_run()
-    folder.write_metrics({"eval": {"mse": 0.25, "loss": 0.25}})
+    folder.write_metrics({"eval": {"mse": 0.25, "loss": 0.25, "pearson": 0.5}})
+    folder.write_data({"train_rows": 9, "report": {"label_counts": {}, "imbalance_ratio": 1.0}})
     columns = {"row": [1, 2], "label": [0.5, 1.5], "prediction": [0.25, 1.0], "loss": [0.1, 0.3]}
     columns["probabilities"] = pa.array([[0.25], [1.0]], type=pa.list_(pa.float32()))
     pq.write_table(pa.table(columns), folder.predictions_file)
-    assert "mean squared error" in report_of(folder).text
+    shown = report_of(folder).text
+    assert "mean squared error" in shown
+    assert "Pearson correlation" in shown
+    assert not [word for word in ("p(label)", "imbalance ratio") if word in shown], "there are no classes"
+    folder.write_data({"label_names": ["negative", "positive"]})
     columns = {"row": [1, 2], "label": [[1, 0], [1, 1]], "prediction": [[0, 0], [1, 1]], "loss": [0.1, 0.3]}
     pq.write_table(pa.table(columns), folder.predictions_file)
     assert "negative, positive" in report_of(folder).text

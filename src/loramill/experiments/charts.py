@@ -193,7 +193,7 @@ def _legend(names: Sequence[str]) -> str:
             break
         parts.append(f'<rect x="{x:.0f}" y="28" width="10" height="10" fill="{colour_of(index)}"/>')
         parts.append(f'<text x="{x + 14:.0f}" y="37">{escape(shown)}</text>')
-        x += 30 + 6.6 * len(shown)
+        x += 30 + 7.3 * len(shown)
     return "".join(parts)
 
 

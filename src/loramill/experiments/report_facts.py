@@ -52,7 +52,7 @@ def data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         "training rows": data.get("train_rows"),
         "evaluation rows": data.get("eval_rows"),
         "labels": labels,
-        "imbalance ratio": report.get("imbalance_ratio"),
+        "imbalance ratio": report.get("imbalance_ratio") if labels else None,
     }
     return [(name, _shown(value)) for name, value in facts.items() if value not in (None, "")]
 
