@@ -229,8 +229,9 @@ def test_an_interrupted_sweep_goes_on_with_what_it_owes(config_file: Path) -> No
 
 
 @pytest.mark.parametrize("deleted", [0, 1], ids=["a finished trial", "an owed trial"])
+@pytest.mark.parametrize("files", [True, False], ids=["with its files", "the row alone"])
 def test_a_sweep_goes_on_without_a_trial_that_was_deleted(
-    deleted: int, config_file: Path, home_database: Database
+    files: bool, deleted: int, config_file: Path, home_database: Database
 ) -> None:
     whole = call(sweep_app, config_file, "--grid", RATES, "--json")
     settings = Settings.load()
@@ -238,7 +239,7 @@ def test_a_sweep_goes_on_without_a_trial_that_was_deleted(
     sweep.trials[1].status = "REVOKED"
     sweep.save(settings)
     gone, left = (sweep.trials[place].experiment_id for place in (deleted, 1 - deleted))
-    delete_experiment(home_database, settings.results_folder, gone, files=True)
+    delete_experiment(home_database, settings.results_folder, gone, files=files)
 
     again = call(sweep_app, "--resume", whole["sweep_id"], "--json")
 

@@ -10,12 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
+
 from loramill.config.keys import set_key
 from loramill.config.load import parse_config
 from loramill.config.schema import ExperimentConfig, shortened_name
 from loramill.database import Database
 from loramill.errors import NotFoundError
 from loramill.experiments.folder import ExperimentFolder, is_plain_name
+from loramill.experiments.models import Experiment
 from loramill.experiments.record_file import save_record
 from loramill.experiments.store import ExperimentStore, NewExperiment
 from loramill.files import write_json
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 STATUS = {"finished": "SUCCESS", "pruned": "PRUNED", "stopped": "REVOKED", "failed": "FAILURE"}
 
 DELETED = "DELETED"
-"""State of a trial whose files somebody removed; its score still counts for what the search asks for next."""
+"""State of a trial that somebody removed; its score still counts for what the search asks for next."""
 
 ENDED = ("SUCCESS", "PRUNED", "FAILURE", DELETED)
 """States of a trial that a resumed sweep leaves as it is."""
@@ -91,11 +94,18 @@ class Sweep:
         results = settings.home / str(output_dir) if output_dir else settings.results_folder
         return ExperimentFolder.open(results, entry.experiment_id)
 
-    def note_deleted(self, settings: Settings) -> None:
-        """Mark the trials that were deleted: they are not trained, chosen or shown any more."""
+    def note_deleted(self, settings: Settings, database: Database) -> None:
+        """Mark the trials whose files or row were deleted: they are not trained, chosen or shown any more.
+
+        A record that knows no trial at all was lost, and ``reindex`` brings it back.
+        """
+        with database.reading() as session:
+            rows = set(session.scalars(select(Experiment.id).where(Experiment.sweep_id == self.sweep_id)))
         for trial in self.kept:
             try:
                 self.trial_folder(settings, trial)
+                if rows and trial.experiment_id not in rows:
+                    trial.status = DELETED
             except NotFoundError:
                 trial.status = DELETED
 
@@ -134,7 +144,7 @@ class SweepRunner:
         should_stop: Callable[[], bool],
     ) -> None:
         self.sweep = sweep
-        self.settings, self._database = settings, database
+        self.settings, self.database = settings, database
         self._on_event, self._should_stop = on_event, should_stop
 
     def say(self, message: str) -> None:
@@ -152,7 +162,7 @@ class SweepRunner:
         first = len(self.sweep.trials) + 1
         configs = [trial_config(config, overrides, number) for number, overrides in enumerate(batch, start=first)]
         entries: list[TrialEntry] = []
-        with new_folders() as folders, self._database.transaction() as session:
+        with new_folders() as folders, self.database.transaction() as session:
             for own, overrides in zip(configs, batch, strict=True):
                 folder = reserve_folder(own, self.settings)
                 folders.append(folder)
@@ -163,7 +173,7 @@ class SweepRunner:
         self.sweep.trials += entries
         self.sweep.save(self.settings)
         for folder in folders:
-            save_record(self._database, folder.path.parent, folder.id)
+            save_record(self.database, folder.path.parent, folder.id)
         return entries
 
     def run(self, entries: Sequence[TrialEntry], *, resume: bool = False) -> None:
@@ -212,7 +222,7 @@ class SweepRunner:
         def tell(event: dict[str, Any]) -> None:
             self._on_event({**event, "experiment_id": entry.experiment_id})
 
-        return config, folder, RunRecord(self._database, folder, log, tell)
+        return config, folder, RunRecord(self.database, folder, log, tell)
 
     def _note(self, entry: TrialEntry, record: RunRecord, outcome: TrialOutcome) -> None:
         """The row first: a kill before the file is saved costs a trial's last stage, not its record."""

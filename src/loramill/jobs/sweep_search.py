@@ -21,7 +21,7 @@ def run_search(runner: SweepRunner, *, resume: bool = False) -> None:
         LoramillError: the sweep cannot go on; it can be resumed.
     """
     sweep = runner.sweep
-    sweep.note_deleted(runner.settings)
+    sweep.note_deleted(runner.settings, runner.database)
     if owed := list(iter_unfinished(sweep)):
         runner.run(owed, resume=resume)
     while sweep.search is not None and not list(iter_unfinished(sweep)):
@@ -39,7 +39,7 @@ def close_sweep(sweep: Sweep, *, settings: Settings, database: Database, by: str
     Args:
         by: who runs the sweep, for the model's history.
     """
-    sweep.note_deleted(settings)
+    sweep.note_deleted(settings, database)
     if sweep.best is not None and not list(iter_unfinished(sweep)):
         _register_best(sweep, settings, database, by)
     sweep.save(settings)
