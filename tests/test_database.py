@@ -222,6 +222,17 @@ def test_a_backup_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_backup_in_place_of_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = Database("sqlite:///a.db")
+    database.upgrade()
+    for folder in (Path(), tmp_path):
+        with pytest.raises(StorageError, match="is a folder"):
+            database.backup(folder)
+    assert [file.name for file in tmp_path.iterdir() if "part" in file.name] == []
+    database.close()
+
+
 def test_an_error_of_a_statement_stays_what_it_is(database: Database) -> None:
     with pytest.raises(DBAPIError) as caught, database.transaction() as session:
         session.execute(text("SELECT nothing FROM nowhere"))

@@ -165,6 +165,8 @@ class Database:
         file = self.engine.url.database
         if self.engine.dialect.name == "sqlite" and not (file and Path(file).is_file()):
             raise NotFoundError(f"There is no database {file} yet.", fix="It comes with the first run.")
+        if target.is_dir():
+            raise StorageError(f"{target} is a folder.", fix="Name a file in it, such as experiments-backup.db.")
         staged = target.with_name(f".{target.name}.part")
         try:
             with named_storage_errors(target):

@@ -83,6 +83,8 @@ def test_a_metric_that_no_run_has_sorts_nothing_and_is_named(runs: list[Experime
     assert "'acuracy'" in result.stderr
     assert "Did you mean eval_accuracy?" in result.stderr
     assert "metric" not in invoke(experiments, "list", "--sort-by", "eval_loss").stderr
+    assert "'acuracy'" in invoke(experiments, "analyze", "--by", "model", "--metric", "acuracy").stderr
+    assert "metric" not in invoke(experiments, "analyze", "--by", "model", "--json").stderr
 
 
 def test_the_table_cuts_nothing_in_a_pipe(runs: list[ExperimentFolder]) -> None:

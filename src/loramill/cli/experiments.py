@@ -172,6 +172,8 @@ def analyze(
             _write(html, lambda: metrics_page(lines))
         else:
             groups = store.statistics_by(GROUPS.get(by, by), metric)
+            if groups and not any(group.count for group in groups):
+                typer.echo(f"No experiment here has the metric {metric!r}.", err=True)
             table, found = group_table(by, metric, groups), [vars(group) for group in groups]
             _write(html, lambda: group_page(by, metric, groups))
     _write(csv, table.as_csv)
