@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -56,6 +57,11 @@ def test_every_command_that_a_message_or_a_document_names_exists() -> None:
         assert command in groups
         known = getattr(groups[command], "commands", None)
         assert not part or known is None or part in known, f"loramill {command} {part}"
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "render_reference.py"))
+    assert read("docs/reference.md") == script["render_reference"]()
 
 
 def test_make_help_lists_every_target_in_one_line() -> None:
