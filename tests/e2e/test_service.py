@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -29,6 +30,7 @@ from postgres_server import running_postgres
 from small_models import save_small_model
 from small_runs import small_config, write_rows
 
+ROOT = Path(__file__).parents[2]
 ADMIN, PASSWORD = "root", "correct horse battery"
 READY_SECONDS, JOB_SECONDS = 120, 240
 
@@ -159,13 +161,19 @@ def test_a_sweep_over_an_uploaded_data_set(client: Client, settings: Settings) -
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_the_lines_of_the_guide(product: subprocess.Popen[str], settings: Settings, tmp_path: Path) -> None:
+def test_the_lines_of_the_guide_and_the_example(
+    product: subprocess.Popen[str],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     save_small_model("bert", settings.home / "model")
     config = small_config(settings.home / "model", settings.home / "rows").model_dump(mode="json")
     given = {"API": f"http://127.0.0.1:{settings.api_port}", "PASSWORD": PASSWORD, "CONFIG": json.dumps(config)}
-    guide = Path(__file__).parents[2] / "docs" / "guides" / "service.md"
+    guide = ROOT / "docs" / "guides" / "service.md"
     script = re.search(r"```bash\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     assert script is not None
     done = subprocess.run(
@@ -183,6 +191,11 @@ def test_the_lines_of_the_guide(product: subprocess.Popen[str], settings: Settin
     assert "SUCCESS" in lines
     assert "adapter_model.safetensors" in done.stdout
     assert '"action":"task.submit"' in done.stdout
+
+    write_rows(settings.home / "rows")
+    monkeypatch.setenv("LORAMILL_PASSWORD", PASSWORD)
+    runpy.run_path(str(ROOT / "examples" / "04_service.py"))["main"](given["API"], ADMIN, config)
+    assert re.search(r"^small\w+: SUCCESS\naccuracy [01]\.\d+$", capsys.readouterr().out, re.MULTILINE)
 
 
 def check_audit(client: Client, settings: Settings, experiment_id: str) -> None:
