@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loramill.cli.api import api, check_environment
-from loramill.cli.listening import listen
+from loramill.cli.listening import bind, listen
 from loramill.cli.up import up
 from loramill.errors import ConfigError
 from loramill.settings import Settings
@@ -13,8 +13,8 @@ from loramill.settings import Settings
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever listens there may answer like a service of ours: then nothing would be wrong, and nothing would work."""
-    with listen("127.0.0.1", 0) as taken:
-        taken.listen()
+    with bind("127.0.0.1", 0) as taken:
+        listen(taken)
         monkeypatch.setenv("API_PORT", str(taken.getsockname()[1]))
         with pytest.raises(ConfigError, match=r"API_PORT: .* cannot be listened on"):
             api("127.0.0.1", None)

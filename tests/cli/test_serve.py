@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from cli_runs import loramill, start_loramill
+from loramill.cli.listening import bind, listen
 from served_models import Experiments
 from small_models import save_small_model
 
@@ -204,6 +205,37 @@ def test_what_cannot_be_served_ends_the_command_with_a_sentence(experiments: Exp
     assert (bad.returncode, bad.stdout) == (1, "")
     assert "error [adapter_invalid]" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.slow
+def test_of_two_that_start_on_one_port_the_second_ends_with_a_sentence(experiments: Experiments) -> None:
+    experiments.save_constant("a", 1)
+    port = free_port()
+    process = start_loramill(experiments.results.parent, "serve", "a", "--port", str(port), "--device", "cpu")
+    try:
+        _wait_until_bound(port)
+        with bind("127.0.0.1", port) as other:  # both may, as long as nobody listens
+            listen(other)
+            _, errors = process.communicate(timeout=START_SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 2
+    assert f"--port: 127.0.0.1:{port} cannot be listened on: Address already in use" in errors
+    assert "Serving" not in errors
+    assert "Traceback" not in errors
+
+
+def _wait_until_bound(port: int) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return
+        time.sleep(0.01)
+    pytest.fail(f"nothing has bound port {port}")
 
 
 def _metrics(port: int) -> str:

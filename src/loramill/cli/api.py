@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loramill.cli.listening import listen
+from loramill.cli.listening import bind
 from loramill.cli.local import open_database
 from loramill.settings import Settings
 
@@ -27,7 +27,7 @@ def api(
 
     settings = Settings.load()
     chosen_by, port = ("API_PORT", settings.api_port) if port is None else ("--port", port)
-    listen(host, port, named=chosen_by).close()
+    bind(host, port, named=chosen_by).close()
     check_environment(settings)
     uvicorn.run(create_app(settings), host=host, port=port, timeout_graceful_shutdown=3)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from loramill.errors import ConfigError, Problem
 
+BACKLOG = 2048
+"""Connections that may wait until a server takes them."""
 
-def listen(host: str, port: int, *, named: str = "--port") -> socket.socket:
-    """A socket on an address.
+
+def bind(host: str, port: int, *, named: str = "--port") -> socket.socket:
+    """A socket on an address; ``listen`` opens it.
 
     Args:
         named: what chooses the port, for the error.
@@ -21,13 +24,33 @@ def listen(host: str, port: int, *, named: str = "--port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
+    with _naming(listener, f"{host}:{port}", named):
         listener.bind((host, port))
+    return listener
+
+
+def listen(listener: socket.socket, *, named: str = "--port") -> None:
+    """Let callers connect, as late as they can be answered.
+
+    Two services that start at the same time may both bind an address; only one may listen on it. uvloop, which would
+    do it otherwise, tells the other one nothing.
+
+    Raises:
+        ConfigError: somebody else does already.
+    """
+    host, port = listener.getsockname()[:2]
+    with _naming(listener, f"{host}:{port}", named):
+        listener.listen(BACKLOG)
+
+
+@contextlib.contextmanager
+def _naming(listener: socket.socket, address: str, named: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         listener.close()
-        message = f"cannot be listened on: {error.strerror or error}"
-        raise ConfigError([Problem(named, f"{host}:{port}", f"{host}:{port} {message}")], source="address") from error
-    return listener
+        message = f"{address} cannot be listened on: {error.strerror or error}"
+        raise ConfigError([Problem(named, address, message)], source="address") from error
 
 
 def require_free(host: str, ports: Mapping[str, int]) -> None:
@@ -43,7 +66,7 @@ def require_free(host: str, ports: Mapping[str, int]) -> None:
     with contextlib.ExitStack() as held:
         for variable, port in ports.items():
             try:
-                held.enter_context(listen(host, port, named=variable)).listen()
+                listen(held.enter_context(bind(host, port, named=variable)), named=variable)
             except ConfigError as error:
                 problems += error.problems
     if problems:

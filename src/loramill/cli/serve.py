@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from loramill.cli.listening import listen
+from loramill.cli.listening import BACKLOG, bind, listen
 from loramill.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def serve(
     """Serve trained experiments over HTTP: POST /predict; /docs shows the rest."""
     signal.signal(signal.SIGTERM, _end_at_once)
     settings = Settings.load()
-    listener = listen(host, settings.inference_port if port is None else port)
+    listener = bind(host, settings.inference_port if port is None else port)
     port = listener.getsockname()[1]  # not 0: services on free ports have files of their own
 
     from loramill.inference.access import open_access  # torch: not before the address is known to be free
@@ -120,7 +120,12 @@ def run_server(service: ModelService, web_app: FastAPI, listener: socket.socket,
     import uvicorn
 
     config = uvicorn.Config(
-        web_app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+        web_app,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = uvicorn.Server(config)
     # Once it has started, uvicorn answers the signal, then raises it again for whoever was there before.
@@ -132,6 +137,7 @@ def run_server(service: ModelService, web_app: FastAPI, listener: socket.socket,
 async def _serve(service: ModelService, server: uvicorn.Server, listener: socket.socket, address: str) -> None:
     try:
         await service.start()
+        listen(listener)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from loramill.cli.listening import listen
+from loramill.cli.listening import bind
 from loramill.settings import Settings
 
 app = typer.Typer()
@@ -32,7 +32,7 @@ def worker(
     settings = Settings.load()
     if settings.worker_metrics_port is not None:
         address, port = settings.worker_metrics_address, settings.worker_metrics_port
-        listen(address, port, named="LORAMILL_WORKER_METRICS_PORT").close()
+        bind(address, port, named="LORAMILL_WORKER_METRICS_PORT").close()
     run_worker(settings, slots=slots)
 
 
