@@ -76,6 +76,22 @@ def test_a_stray_quote_far_down_is_reported_and_its_rows_are_saved(tmp_path: Pat
     ]
 
 
+def test_a_quote_that_is_not_closed_costs_its_row_and_the_next_one(tmp_path: Path) -> None:
+    lines = [f'"first, second, third, {number}",{number % 2}' for number in range(60)]
+    lines[20] = '"never closed,1'
+    file = read(tmp_path / "rows.csv", "text,label\n" + "\n".join(lines) + "\n")
+    assert [(finding.code, finding.row) for finding in file.findings] == [("quote_unclosed", 20)]
+    assert [row[0] for row in rows_of(file)] == [f"first, second, third, {n}" for n in range(60) if n not in (20, 21)]
+
+
+def test_quotes_after_a_backslash_are_part_of_the_value(tmp_path: Path) -> None:
+    lines = [f'"She said \\"yes, {number}\\"",{number % 2}' if number % 9 else '"Plain, so",1' for number in range(60)]
+    file = read(tmp_path / "rows.csv", "text,label\n" + "\n".join(lines) + "\n")
+    assert file.findings == ()
+    assert (len(rows_of(file)), rows_of(file)[4][0]) == (60, 'She said "yes, 4"')
+    assert "backslashes" in file.notes[0]
+
+
 def test_rows_with_other_columns_are_left_out_under_their_numbers(tmp_path: Path) -> None:
     lines = [f"text number {number},{number % 2}" for number in range(20)]
     lines[3], lines[9] = "no label here", "too,many,values"

@@ -226,6 +226,14 @@ def test_rows_that_were_never_meant_to_be_rows_are_found(load: Load, tmp_path: P
     assert [(finding.row, finding.severity) for finding in found(report, "rows_swallowed")] == [(70, "error")]
 
 
+def test_a_single_row_that_a_quote_swallowed_is_found(load: Load, tmp_path: Path) -> None:
+    lines = [f'"{text}, so",{number % 2}' for number, text in enumerate(clean_texts(ROWS))]
+    lines[AT : AT + 2] = ['"Never closed,1', '"Without a comma",0']
+    lines[AT + 9] = '"He wrote: one,1\nand ""two""",0'
+    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    assert [finding.row for finding in found(validate(load, tmp_path / "rows.csv"), "rows_swallowed")] == [AT]
+
+
 def test_damage_of_files_and_headers_is_found(load: Load, tmp_path: Path) -> None:
     lines = [f"{text},{number % 2}" for number, text in enumerate(clean_texts(ROWS))]
     latin = "text,label\n" + "\n".join(lines) + "\nUn café très agréable à côté,1\n"

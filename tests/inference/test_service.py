@@ -312,6 +312,24 @@ def test_switching_loading_aliases_and_canaries(client: TestClient, experiments:
     assert predict(client, "x")["label"] == 7
 
 
+def test_a_name_stands_for_its_model_and_not_for_the_canary_where_it_is_used_to_change_things(
+    client: TestClient,
+) -> None:
+    client.put("/models/a/alias/stable")
+    client.put("/models/b/canary/stable", json={"share": 1.0})
+    assert predict(client, "x", model="stable")["label"] == 2
+    assert client.post("/models/stable/switch").json()["model"] == "a"
+    assert client.put("/models/stable/alias/copy").json()["model"] == "a"
+    client.post("/models/b/switch")
+    assert client.put("/models/stable/canary/default", json={"share": 0.5}).json()["canary"] == "a"
+
+
+def test_no_name_hides_an_experiment(client: TestClient) -> None:
+    for taken in ("b", "latest"):
+        problem(client.put(f"/models/a/alias/{taken}"), 409, "conflict")
+    assert predict(client, "x", model="b")["label"] == 2
+
+
 def test_mistakes_with_models_are_named(client: TestClient, experiments: Experiments) -> None:
     for path in ("/models/none/switch", "/models/none/load", "/models/none/unload"):
         problem(client.post(path), 404, "model_not_found")

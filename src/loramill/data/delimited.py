@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,19 @@ class Dialect:
 
     separator: str
     quoted: bool
+    escaped: bool = False
+    """Quotes within values are written as ``\\"``, as Spark and MySQL do, not doubled."""
 
     def describe(self) -> str:
         name = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}[self.separator]
-        return f"columns separated by {name}, {'with' if self.quoted else 'without'} quotes"
+        escapes = " and backslashes before them" if self.escaped else ""
+        return f"columns separated by {name}, {'with' if self.quoted else 'without'} quotes{escapes}"
+
+    def rows(self, lines: Iterable[str], *, strict: bool = False) -> Any:
+        """Python's reader of such lines; ``strict`` has it raise ``csv.Error`` for broken quotes."""
+        quoting: Any = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        escape = "\\" if self.escaped else None
+        return csv.reader(lines, delimiter=self.separator, quoting=quoting, escapechar=escape, strict=strict)
 
 
 def read_delimited(path: Path, limits: ReadLimits) -> FileRows:
@@ -77,13 +86,16 @@ def find_dialect(head: str, prefer: str | None = None) -> Dialect:
         head: the first lines of the file.
         prefer: the separator that the file's name promises; another one must fit clearly better.
     """
+    ways = [(True, False), (False, False)]
+    if '\\"' in head:
+        ways.insert(1, (True, True))
     best, best_score = Dialect(prefer or ",", quoted=True), (-1.0, -1, -1)
     for separator in SEPARATORS:
-        for quoted in (True, False):
-            score = _consistency(head, separator, quoted)
-            rank = (score, int(separator == prefer), int(quoted))
+        for place, (quoted, escaped) in enumerate(ways):
+            dialect = Dialect(separator, quoted, escaped)
+            rank = (_consistency(head, dialect), int(separator == prefer), -place)
             if rank > best_score:
-                best, best_score = Dialect(separator, quoted), rank
+                best, best_score = dialect, rank
     return best
 
 
@@ -112,12 +124,14 @@ class _BadRow:
         return "\n" in self.text or self.text.count('"') % 2 == 1
 
 
-def _consistency(head: str, separator: str, quoted: bool) -> float:
-    """Share of rows that have the most frequent number of columns; 0 for a single column or broken quotes."""
-    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+def _consistency(head: str, dialect: Dialect) -> float:
+    """Share of rows that have the most frequent number of columns; 0 for a single column.
+
+    Where a quote is broken, each line counts by itself: the others still show how they are written.
+    """
     counts: dict[int, int] = {}
     lines = list(io.StringIO(head, newline=""))
-    rows, whole_lines = csv.reader(lines, delimiter=separator, quoting=quoting, strict=quoted), 0
+    rows, whole_lines = dialect.rows(lines, strict=dialect.quoted), 0
     try:
         for number, row in enumerate(rows):
             if number == SNIFFED_LINES:
@@ -128,9 +142,21 @@ def _consistency(head: str, separator: str, quoted: bool) -> float:
     except csv.Error:
         is_cut_value = rows.line_num == len(lines) <= 2 * whole_lines  # the head ends within a value of several lines
         if not is_cut_value and sum(counts.values()) < SNIFFED_LINES // 2:
-            return 0.0
+            counts = _columns_of_lines(lines[:SNIFFED_LINES], dialect)
     most = max(counts, key=lambda columns: counts[columns], default=0)
     return counts[most] / sum(counts.values()) if most > 1 else 0.0
+
+
+def _columns_of_lines(lines: Sequence[str], dialect: Dialect) -> dict[int, int]:
+    """Number of columns -> lines that have it when read alone; 0 for those that are no rows."""
+    counts: dict[int, int] = {}
+    for line in filter(str.strip, lines):
+        try:
+            columns = len(next(dialect.rows([line], strict=True)))
+        except csv.Error:
+            columns = 0
+        counts[columns] = counts.get(columns, 0) + 1
+    return counts
 
 
 def _header(path: Path, facts: TextFacts, dialect: Dialect, limits: ReadLimits) -> _Header:
@@ -139,8 +165,7 @@ def _header(path: Path, facts: TextFacts, dialect: Dialect, limits: ReadLimits) 
         raise DataTooLargeError(
             f"{path.name} has more than {limits.max_columns} columns.", fix="Keep the columns of text and label only."
         )
-    quoting: Any = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
-    rows = csv.reader(io.StringIO(facts.head, newline=""), delimiter=dialect.separator, quoting=quoting)
+    rows = dialect.rows(io.StringIO(facts.head, newline=""))
     head: list[list[str]] = []
     try:
         head.extend(row for _, row in zip(range(HEADER_ROWS), filter(None, rows), strict=False))
@@ -207,6 +232,7 @@ def _parse(
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=dialect.separator,
                     quote_char='"' if dialect.quoted else False,
+                    escape_char="\\" if dialect.escaped else False,
                     newlines_in_values=dialect.quoted,
                     invalid_row_handler=skip,
                 ),

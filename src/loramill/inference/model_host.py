@@ -115,9 +115,20 @@ class ModelHost:
         Raises:
             ModelNotFoundError, AdapterFormatError: what was served before is still served.
         """
+        return await self._load_once(await self.meant(name), any_version=True)
+
+    async def meant(self, name: str) -> str:
+        """The experiment behind a name for somebody who changes what is served: never by chance the name's canary.
+
+        Raises:
+            ModelNotFoundError: nothing has this name.
+        """
         route = self.serving.routes.get(name)
-        experiment_id = route.model if route else await self._experiment_id(name)
-        return await self._load_once(experiment_id, any_version=True)
+        return route.model if route else await self._experiment_id(name)
+
+    async def is_experiment(self, name: str) -> bool:
+        """Whether a name is the id of an experiment, served or not."""
+        return await self._in_thread((self._options.results_folder / name).is_dir)
 
     async def unload(self, experiment_id: str) -> None:
         """Drop a model. Requests that have it already are still answered.

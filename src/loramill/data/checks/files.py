@@ -39,15 +39,20 @@ def repeated_headers(rows: SplitRows) -> Iterator[Hits]:
 
 
 def swallowed_rows(rows: SplitRows) -> Iterator[Hits]:
-    """A text that holds whole rows of its file: an opening quote that was closed some rows later."""
+    """A text that holds whole rows of its file: an opening quote that was closed some rows later.
+
+    Closed at the start of the next row, it leaves that row's last quote as the text's only one.
+    """
     import pyarrow.compute as pc
 
     labels = list(count_labels(rows.labels))
     if rows.has_several_labels or not labels or len(labels) > MAX_LABELS:
         return
     written = "|".join(re.escape(label) for label in labels)
-    lines = pc.count_substring_regex(rows.texts, rf"[,;\t|]\s*\"?({written})\"?\s*\r?\n")
-    found = np.flatnonzero(to_numpy(lines) >= SWALLOWED_LINES)
+    end = rf"[,;\t|]\s*\"?({written})\"?\s*\r?\n"
+    several = to_numpy(pc.count_substring_regex(rows.texts, end)) >= SWALLOWED_LINES
+    single = to_numpy(pc.match_substring_regex(rows.texts, rf'(?s)^[^"]*{end}[^"]*"$'))
+    found = np.flatnonzero(several | single)
     if len(found):
         fix = "Close or double the quote at the start of this text."
         yield Hits(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path
 from loramill.errors import ConflictError, NotFoundError
 from loramill.inference.model_host import ModelHost
 from loramill.inference.routes.dependencies import Service
+from loramill.inference.saved_model import LATEST
 from loramill.inference.schemas import CanaryRequest, ModelReply, ModelsReply, RouteReply
 from loramill.inference.served_model import ServedModel
 from loramill.inference.serving_set import DEFAULT_ROUTE, Route
@@ -57,6 +58,8 @@ async def switch_model(service: Service, model: ModelId) -> RouteReply:
 @router.put("/{model}/alias/{alias}")
 async def set_alias(service: Service, model: ModelId, alias: Alias) -> RouteReply:
     """Let a name lead to a model from now on; this ends a canary of the name."""
+    if alias == LATEST or await service.host.is_experiment(alias):
+        raise ConflictError(f"{alias!r} means an experiment of its own already.", fix="Choose another name.")
     return await _lead(service.host, alias, model)
 
 
@@ -78,7 +81,7 @@ async def set_canary(service: Service, model: ModelId, alias: Alias, body: Canar
     known = host.serving.routes.get(alias)
     if known is None:
         raise NotFoundError(f"This service has no name {alias!r}.", fix="See GET /models.")
-    canary = (await host.get(model)).saved.experiment_id
+    canary = await host.meant(model)
     if canary == known.model:
         raise ConflictError(f"{alias!r} leads to {model[:100]!r} already.", fix="Choose another model as the canary.")
     route = Route(known.model, canary, body.share) if body.share else Route(known.model)
@@ -87,7 +90,7 @@ async def set_canary(service: Service, model: ModelId, alias: Alias, body: Canar
 
 
 async def _lead(host: ModelHost, name: str, model: str) -> RouteReply:
-    route = Route((await host.get(model)).saved.experiment_id)
+    route = Route(await host.meant(model))
     await host.set_route(name, route)
     return RouteReply(**vars(route))
 
