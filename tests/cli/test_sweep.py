@@ -16,7 +16,7 @@ from loramill.cli.train import app as train_app
 from loramill.config.schema import ExperimentConfig
 from loramill.database import Database
 from loramill.engine.base import FrozenBase
-from loramill.errors import DiskFullError, ModelNotFoundError, TrainingError
+from loramill.errors import DatasetNotFoundError, DiskFullError, LoramillError, ModelNotFoundError, TrainingError
 from loramill.experiments.deletion import delete_experiment
 from loramill.experiments.models import Experiment, Status
 from loramill.experiments.registry import ModelRegistry
@@ -133,9 +133,14 @@ def test_a_trial_that_cannot_be_trained_fails_alone(config_file: Path, home: Pat
     assert codes == ["model_not_found", "model_not_found", "dataset_not_found"]
 
 
-def test_where_no_trial_can_be_trained_the_sweep_says_why(config_file: Path, home: Path) -> None:
-    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", f"model.name={home / 'a'},{home / 'b'}"])
-    assert isinstance(result.exception, ModelNotFoundError)
+@pytest.mark.parametrize(
+    ("key", "error"), [("model.name", ModelNotFoundError), ("data.dataset_name", DatasetNotFoundError)]
+)
+def test_where_no_trial_can_be_trained_the_sweep_says_why(
+    key: str, error: type[LoramillError], config_file: Path, home: Path
+) -> None:
+    result = CliRunner().invoke(sweep_app, [str(config_file), "--grid", f"{key}={home / 'a'},{home / 'b'}"])
+    assert isinstance(result.exception, error)
 
 
 def test_trials_that_ended_before_an_error_keep_their_success(

@@ -92,8 +92,10 @@ def run_sweep(
         pending = list(group)
         shared = None if should_stop() else _load_shared(group, data_folder, failed)
         while shared and pending and not should_stop():
-            entries, pending = _prepare(shared, pending, failed, resume=resume, memory_bytes=memory_bytes)
-            yield from _run(shared, entries, should_stop, halving)
+            entries, pending = _choose(shared, pending, failed, memory_bytes)
+            if entries:
+                _set_out(shared, entries, resume=resume)
+                yield from _run(shared, entries, should_stop, halving)
         ended = {outcome.experiment_id for outcome in failed}
         yield from (TrialOutcome(trial.folder.id, "stopped") for trial in pending if trial.folder.id not in ended)
     if failed and failed[0].error and len(failed) == len(trials):
@@ -145,22 +147,11 @@ def _untrainable(trial: SweepTrial, error: LoramillError) -> TrialOutcome:
     return TrialOutcome(trial.folder.id, "failed", error=error)
 
 
-def _prepare(
-    shared: _Shared,
-    pending: Sequence[SweepTrial],
-    failed: list[TrialOutcome],
-    *,
-    resume: bool,
-    memory_bytes: int | None,
+def _choose(
+    shared: _Shared, pending: Sequence[SweepTrial], failed: list[TrialOutcome], memory_bytes: int | None
 ) -> tuple[list[Entry], list[SweepTrial]]:
     """The trials of the next pass, and those that have to wait for another; what cannot be trained is ``failed``."""
     entries = split_by_memory(_iter_entries(shared, pending, failed), shared.base.device, memory_bytes)
-    for index, entry in enumerate(entries):
-        entry.run.trial.index = index
-        if resume:
-            stages.restore(entry.run, shared.base)
-    runs = [entry.run for entry in entries]
-    start_above_frozen_layers(shared.base, runs, shared.context.folder.path, shared.context.note)
     gone = {entry.context.folder.id for entry in entries} | {outcome.experiment_id for outcome in failed}
     waiting = [trial for trial in pending if trial.folder.id not in gone]
     if waiting:
@@ -183,12 +174,20 @@ def _enter(shared: _Shared, trial: SweepTrial) -> Entry:
     return Entry(context, data, stages.add_adapter(context, shared.base, data))
 
 
+def _set_out(shared: _Shared, entries: Sequence[Entry], *, resume: bool) -> None:
+    """Each to its place in the bank, and to where it was when it is resumed."""
+    for index, entry in enumerate(entries):
+        entry.run.trial.index = index
+        if resume:
+            stages.restore(entry.run, shared.base)
+    runs = [entry.run for entry in entries]
+    start_above_frozen_layers(shared.base, runs, shared.context.folder.path, shared.context.note)
+
+
 def _run(
     shared: _Shared, entries: Sequence[Entry], should_stop: Callable[[], bool], halving: Halving | None
 ) -> Iterator[TrialOutcome]:
     """One pass: train its trials, and finish them unless somebody asked to stop."""
-    if not entries:
-        return
     bank = AdapterBank(shared.base, [entry.run.trial.adapter for entry in entries])
     with PerformanceMonitor(
         entries[0].context.folder.path,
