@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loramill.cli.api import api, check_environment
+from loramill.cli.api import api, prepare_environment
 from loramill.cli.listening import bind, listen
 from loramill.cli.up import up
 from loramill.errors import ConfigError
@@ -38,5 +38,5 @@ def test_what_is_wrong_with_the_environment_is_a_sentence(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=named) as caught:
-        check_environment(Settings.load())
+        prepare_environment(Settings.load())
     assert "s3cret" not in str(caught.value)

@@ -28,12 +28,14 @@ def api(
     settings = Settings.load()
     chosen_by, port = ("API_PORT", settings.api_port) if port is None else ("--port", port)
     bind(host, port, named=chosen_by).close()
-    check_environment(settings)
+    prepare_environment(settings)
     uvicorn.run(create_app(settings), host=host, port=port, timeout_graceful_shutdown=3)
 
 
-def check_environment(settings: Settings) -> None:
-    """What is wrong with the environment is a sentence here; in the server's own start it would be a traceback.
+def prepare_environment(settings: Settings) -> None:
+    """Make what the environment asks for, the first administrator too: what is wrong with it is a sentence here.
+
+    In the server's own start, which does the same for servers that are started otherwise, it would be a traceback.
 
     Raises:
         ConfigError: a secret, a limit, a URL, or the first administrator.

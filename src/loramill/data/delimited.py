@@ -243,14 +243,17 @@ def _parse(
         ):
             return reader.read_all(), bad
     except pa.ArrowInvalid as error:
-        if len(facts.head.splitlines()) == 1:  # a header without a line end, which Arrow takes for the half of one
-            raise EmptyDatasetError(
-                f"{path.name} has no rows.", fix="Give a file with a header and at least two rows."
-            ) from None
-        reason = f"a row has more than {ROW_BLOCK >> 20} MiB" if "straddl" in str(error) else str(error)
-        raise UnreadableDataError(
-            f"{path.name} cannot be read as a table: {reason}.", fix="Look for a quote that is opened and never closed."
-        ) from None
+        raise _no_table(path, facts, str(error)) from None
+
+
+def _no_table(path: Path, facts: TextFacts, reason: str) -> EmptyDatasetError | UnreadableDataError:
+    if len(facts.head.splitlines()) == 1:  # a header without a line end, which Arrow takes for the half of one
+        return EmptyDatasetError(f"{path.name} has no rows.", fix="Give a file with a header and at least two rows.")
+    if "straddl" in reason:
+        reason = f"a row has more than {ROW_BLOCK >> 20} MiB"
+    return UnreadableDataError(
+        f"{path.name} cannot be read as a table: {reason}.", fix="Look for a quote that is opened and never closed."
+    )
 
 
 def _leading_blank_lines(head: str) -> int:
