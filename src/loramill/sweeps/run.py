@@ -80,8 +80,8 @@ def run_sweep(
         memory_bytes: what adapters and optimizers may take; by default a share of what is free.
 
     Yields:
-        One outcome for each trial, as soon as it has ended. A trial that cannot be trained, or whose loss is not
-        finite, fails alone.
+        One outcome for each trial, as soon as it has ended. A trial whose loss is not finite fails alone, and so does
+        one that cannot be trained: that comes last, when it is known whether any can.
 
     Raises:
         LoramillError: what no trial without an outcome could go on after, such as a full disk, or no trial can be
